@@ -1,0 +1,1 @@
+"""Vectors to evidence: pure, deterministic, without I/O, clocks or threads."""
