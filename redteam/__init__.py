@@ -1,0 +1,1 @@
+"""What attacks us: thieves, honest traffic to tell them from, and the data of the demo."""
