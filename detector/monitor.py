@@ -1,0 +1,230 @@
+"""The detector of one endpoint: a batch of embedded queries in, verdicts and finding changes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from detector.baseline import Baseline, Verdict, check_embeddings
+from detector.episodes import Episodes
+from detector.evidence import EvidenceRule
+from detector.findings import Finding, FindingChange, Moment
+from detector.groups import DEFAULT_GROUPS, check_kinds
+from detector.query_index import QueryIndex, QueryPool, owner_of
+from detector.recursion import Null, OnChange, advance_clients, advance_groups
+from detector.subjects import CLIENT, SubjectKey, SubjectRow, SubjectTable
+
+__all__ = ["GIVEN_AWAY", "Batch", "Monitor", "Observation"]
+
+GIVEN_AWAY = 10.0
+"""Evidence from which a client's further queries are no evidence about its groups.
+
+A lone thief is one finding, not one for him and one for each group he belongs to. Selection by the past
+is predictable, so the groups' null holds for what is left (docs/evidence.md)."""
+
+BUCKET = 600_000
+"""Width of a group's event-time buckets, ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Queries of one endpoint in the log's order.
+
+    Attributes:
+        ids: of the queries, n of them.
+        times: event times, ms, int64, shape (n,).
+        clients: who asked.
+        groups: group subjects of each query, one place a kind, as ``groups_of`` returns them.
+        embeddings: L2-normalised float16, shape (n, d).
+        fingerprints: perceptual hashes, uint64, shape (n,); 0 where there was no picture.
+    """
+
+    ids: Sequence[str]
+    times: npt.NDArray[np.int64]
+    clients: Sequence[str]
+    groups: Sequence[tuple[SubjectKey | None, ...]]
+    embeddings: npt.NDArray[np.float16]
+    fingerprints: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def subjects(self) -> set[SubjectKey]:
+        """Everyone whom these queries are about."""
+        keys = {SubjectKey(CLIENT, client) for client in self.clients}
+        keys.update(key for key in chain.from_iterable(self.groups) if key is not None)
+        return keys
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a batch showed.
+
+    Attributes:
+        verdict: scores, p-values and cells of the single queries.
+        hits: foreign and not a duplicate of the client's own, by level, shape (n, levels).
+        duplicate: foreign, but a near duplicate of the client's own earlier one, shape (n,).
+        novel: running number within the endpoint of a foreign query that is new to its client or to one of
+            its groups, else -1, shape (n,).
+        changes: steps in findings' lives, in the order of the queries that caused them.
+        causes: index of the query that caused each change.
+    """
+
+    verdict: Verdict
+    hits: npt.NDArray[np.bool_]
+    duplicate: npt.NDArray[np.bool_]
+    novel: npt.NDArray[np.int64]
+    changes: tuple[FindingChange, ...]
+    causes: tuple[int, ...]
+
+
+class Monitor:
+    """Watches one endpoint.
+
+    It holds at most ``capacity`` subjects and the bounded query index, and no other state. Around each
+    batch its owner: inserts the stored rows of :meth:`missing` subjects, calls :meth:`observe`, stores
+    :meth:`changed` rows with the observation in one transaction, then calls :meth:`saved`. After a failed
+    transaction the monitor is ahead of storage: make a new one.
+
+    Args:
+        baseline: what normal looks like.
+        rule: when evidence suspects and exposure alerts.
+        groups: group kinds that are judged beside clients.
+        capacity: subjects kept in memory.
+        novel_count: foreign, novel queries that the endpoint had before, see :meth:`restore`.
+    """
+
+    def __init__(
+        self,
+        baseline: Baseline,
+        *,
+        rule: EvidenceRule | None = None,
+        groups: Sequence[str] = DEFAULT_GROUPS,
+        capacity: int = 200_000,
+        novel_count: int = 0,
+    ) -> None:
+        self.baseline = baseline
+        self.groups = check_kinds(groups)
+        self._null = Null.of(rule or EvidenceRule(), baseline.rates)
+        self._table = SubjectTable(capacity)
+        self._episodes = Episodes(baseline.endpoint, baseline.content_hash)
+        kinds = 1 + len(self.groups)
+        self._index = QueryIndex(baseline.domain, kinds, baseline.near_duplicate, count=novel_count)
+
+    def restore(self, pool: QueryPool) -> None:
+        """Put back the stored foreign queries that the index still searches."""
+        self._index.restore(pool)
+
+    def missing(self, batch: Batch) -> set[SubjectKey]:
+        """Subjects of ``batch`` that are not in memory: insert those that are stored."""
+        return self._table.missing(batch.subjects())
+
+    def insert(self, rows: Iterable[SubjectRow], findings: Iterable[Finding]) -> None:
+        """Put stored subjects and their open findings back into memory."""
+        self._table.insert(rows)
+        self._episodes.insert(findings)
+
+    def changed(self) -> list[SubjectRow]:
+        """Subjects to store with the batch."""
+        return self._table.changed()
+
+    def saved(self) -> None:
+        """Say that the changed subjects are stored; those that memory has no room for leave it."""
+        self._table.saved()
+        self._episodes.forget(self._table.evict())
+
+    def subject(self, key: SubjectKey) -> SubjectRow | None:
+        """A subject as it stands now, or None where it is not in memory."""
+        return self._table.row(key)
+
+    def observe(self, batch: Batch) -> Observation:
+        """Judge a batch.
+
+        1. Each query is scored by itself.
+        2. Foreign queries that nearly repeat one of the same subject's count as misses for that subject.
+        3. Clients' evidence and exposure move query by query.
+        4. Groups' move on event-time buckets; queries of clients who have given themselves away are
+           exposure but no evidence.
+
+        Args:
+            batch: queries in the log's order; every stored subject of theirs is in memory.
+
+        Raises:
+            DetectorError: embeddings of another length, or not finite.
+        """
+        check_embeddings(batch.embeddings, self.baseline.encoder.dim)
+        verdict = self.baseline.judge(batch.embeddings)
+        duplicate, novel = self._deduplicate(batch, verdict.foreign[:, 0])
+        changes: list[tuple[int, int, FindingChange]] = []
+
+        slots = self._table.slots([SubjectKey(CLIENT, client) for client in batch.clients])
+        self._see(slots, batch.times)
+        hits = verdict.foreign & ~duplicate[:, :1]
+        record = self._recorder(batch, np.arange(len(batch)), changes, 0)
+        before = advance_clients(self._null, self._table.rows, slots, hits, record)
+        counted = before < GIVEN_AWAY
+        for kind in range(len(self.groups)):
+            keys = [groups[kind] for groups in batch.groups]
+            events = np.array([i for i, key in enumerate(keys) if key is not None], np.intp)
+            slots = self._table.slots([key for key in keys if key is not None])
+            self._see(slots, batch.times[events])
+            advance_groups(
+                self._null,
+                self._table.rows,
+                slots,
+                verdict.foreign[events] & ~duplicate[events, kind + 1 : kind + 2],
+                counted[events],
+                batch.times[events] // BUCKET,
+                self._recorder(batch, events, changes, kind + 1),
+            )
+        changes.sort(key=lambda change: change[:2])
+        causes, _, steps = zip(*changes, strict=True) if changes else ((), (), ())
+        return Observation(verdict, hits, duplicate[:, 0], novel, steps, causes)
+
+    def _deduplicate(
+        self, batch: Batch, foreign: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        """Duplicates among foreign queries by kind of subject, shape (n, kinds), and novel numbers."""
+        events = np.flatnonzero(foreign)
+        owners = np.array(
+            [
+                [owner_of(SubjectKey(CLIENT, batch.clients[i])), *map(owner_of, batch.groups[i])]
+                for i in events.tolist()
+            ],
+            np.int64,
+        ).reshape(len(events), 1 + len(self.groups))
+        pool = QueryPool(batch.embeddings[events], batch.fingerprints[events], owners)
+        seen, number = self._index.observe(pool)
+        duplicate = np.zeros((len(batch), owners.shape[1]), np.bool_)
+        novel = np.full(len(batch), -1, np.int64)
+        duplicate[events], novel[events] = seen, number
+        return duplicate, novel
+
+    def _see(self, slots: npt.NDArray[np.intp], times: npt.NDArray[np.int64]) -> None:
+        """Note when each subject was seen first and last, on the log's clock."""
+        np.minimum.at(self._table.rows["first_seen"], slots, times)
+        np.maximum.at(self._table.rows["last_seen"], slots, times)
+
+    def _recorder(
+        self,
+        batch: Batch,
+        events: npt.NDArray[np.intp],
+        changes: list[tuple[int, int, FindingChange]],
+        kind: int,
+    ) -> OnChange:
+        """Collect finding changes of one kind of subject as (query, kind, change)."""
+
+        def record(  # noqa: PLR0917 - the arguments of OnChange
+            at: int, slot: int, queries: int, stage: int, value: float, exposed: float
+        ) -> None:
+            event = int(events[at])
+            moment = Moment(int(batch.times[event]), queries, batch.ids[event])
+            sequence = int(self._table.rows["episodes"][slot])
+            change = self._episodes.move(self._table.key(slot), sequence, stage, moment, value, exposed)
+            changes.append((event, kind, change))
+
+        return record
