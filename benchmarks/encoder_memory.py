@@ -4,7 +4,7 @@
 
 The pictures are cycled; each goes the pipeline's way every time, through its decoding threads and a cache
 that is too small to keep any until they come round again. Prints the resident memory ten times along the
-way and fails if it grows after the first tenth, which fills the allocators' pools, by more than the allowance.
+way and fails if it grows after the first tenth, which fills the allocators' pools, by more than allowed.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ def batch(rng: random.Random, number: int) -> list[QueryRecord]:
             content=rng.randbytes(16),
             fingerprint=rng.getrandbits(64),
             embedding=rng.randbytes(1_024),
+            encoder="ab" * 32,
             score=rng.random(),
             p_value=rng.random(),
             cell=3,

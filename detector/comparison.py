@@ -55,7 +55,8 @@ class Comparison:
             for tau, old, new in zip(LEVELS, *self.bounds, strict=True)
         ]
         lines.append(
-            f"Exposure counts foreign queries above {self.allowances[0]:.1%} before, {self.allowances[1]:.1%} after."
+            f"Exposure counts foreign queries above {self.allowances[0]:.1%} before, "
+            f"{self.allowances[1]:.1%} after."
         )
         if self.new_foreign_to_old is None or self.old_foreign_to_new is None:
             lines.append("The encoders differ, so the domains cannot be compared picture by picture.")

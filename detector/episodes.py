@@ -55,8 +55,10 @@ class Episodes:
         self._open: dict[SubjectKey, Finding] = {}
 
     def insert(self, findings: Iterable[Finding]) -> None:
-        """Put stored open findings back."""
-        self._open.update((finding.subject, finding) for finding in findings)
+        """Put stored findings back; one that an analyst closed goes on where it was, should it change."""
+        for finding in findings:
+            state = FindingState.SUSPECTED if finding.alerted_at is None else FindingState.ALERTED
+            self._open[finding.subject] = replace(finding, state=state, closed_at=None)
 
     def forget(self, keys: Iterable[SubjectKey]) -> None:
         """Drop the findings of subjects that left memory."""

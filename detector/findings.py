@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from detector.groups import FLEET
 from detector.subjects import SubjectKey
 
 __all__ = ["Action", "Activity", "Finding", "FindingChange", "FindingState", "Moment", "Severity"]
@@ -95,8 +96,8 @@ class Finding:
 
     @property
     def action(self) -> Action:
-        """The recommended action at this severity."""
-        if self.state is not FindingState.ALERTED:
+        """The recommended action at this severity; a whole fleet is never acted on for what some did."""
+        if self.state is not FindingState.ALERTED or self.subject.kind == FLEET:
             return Action.OBSERVE
         return {
             Severity.INFORMATIONAL: Action.OBSERVE,

@@ -89,6 +89,7 @@ def novel_since(connection: Connection, endpoint: str, first: int) -> Iterator[N
             columns.content,
             columns.fingerprint,
             columns.embedding,
+            columns.encoder,
             columns.groups,
         )
         .where(columns.endpoint == endpoint, columns.novel >= first)
@@ -139,6 +140,7 @@ def _parameters(record: QueryRecord) -> dict[str, object]:
         "content": record.content,
         "fingerprint": record.fingerprint,
         "embedding": record.embedding,
+        "encoder": record.encoder,
         "score": record.score,
         "p_value": record.p_value,
         "cell": record.cell,

@@ -109,6 +109,7 @@ class QueryRecord:
         content: 16-byte hash of the payload; None where the log gave an embedding only.
         fingerprint: 64-bit perceptual fingerprint in [0, 2⁶⁴), or None.
         embedding: the float16 vector's little-endian bytes, 2·dim of them.
+        encoder: hash of the weights that made it; vectors of two encoders are never compared.
         score: out-of-domain score.
         p_value: conformal p-value in (0, 1].
         cell: Mondrian cell.
@@ -131,6 +132,7 @@ class QueryRecord:
     content: bytes | None
     fingerprint: int | None
     embedding: bytes
+    encoder: str
     score: float
     p_value: float
     cell: int
@@ -161,6 +163,7 @@ class NovelQuery:
     content: bytes | None
     fingerprint: int | None
     embedding: bytes
+    encoder: str
     groups: tuple[SubjectKey, ...]
 
 

@@ -191,6 +191,7 @@ queries = Table(
     Column("content", Bytes),
     Column("fingerprint", UnsignedBigInteger),
     Column("embedding", Bytes, nullable=False),
+    Column("encoder", Text, nullable=False),
     Column("score", Double, nullable=False),
     Column("p_value", Double, nullable=False),
     Column("cell", Integer, nullable=False),

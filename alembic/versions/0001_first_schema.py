@@ -92,6 +92,7 @@ def upgrade() -> None:
         sa.Column("content", sa.LargeBinary),
         sa.Column("fingerprint", sa.BigInteger),
         sa.Column("embedding", sa.LargeBinary, nullable=False),
+        sa.Column("encoder", sa.Text, nullable=False),
         sa.Column("score", sa.Double, nullable=False),
         sa.Column("p_value", sa.Double, nullable=False),
         sa.Column("cell", sa.Integer, nullable=False),

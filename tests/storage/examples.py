@@ -44,6 +44,7 @@ def query(
         content=bytes([number % 256]) * 16,
         fingerprint=2**64 - 1 - number,
         embedding=bytes([number % 256, 0]) * 4,
+        encoder="ab" * 32,
         score=0.1 * number,
         p_value=1 / (number + 1),
         cell=number % 7,

@@ -96,6 +96,7 @@ def test_novel_queries_for_the_index(database: Database) -> None:
             content=rows[3 * number].content,
             fingerprint=rows[3 * number].fingerprint,
             embedding=rows[3 * number].embedding,
+            encoder="ab" * 32,
             groups=rows[3 * number].groups,
         )
         for number in (2, 3)

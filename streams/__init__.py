@@ -1,0 +1,1 @@
+"""What flows: sources, log formats, events and the pipeline."""
