@@ -1,0 +1,144 @@
+"""`banken findings`: what was found, and what analysts did about it."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+import storage.findings
+from console.current import as_of_now, members_of
+from console.options import AsJson, ConfigFile, DatabaseUrl
+from console.output import clean, error_console, finding_json, findings_table, out, print_json, say, when
+from console.settings import load_settings
+from detector.findings import Finding, FindingState
+from detector.groups import FLEET
+from detector.subjects import CLIENT
+from storage.database import Database
+from storage.records import FindingRecord
+
+__all__ = ["app"]
+
+app = typer.Typer(help="List findings, look at one, acknowledge or close it.", no_args_is_help=True)
+
+Uid = Annotated[str, typer.Argument(metavar="UID", help="The finding's uid, or its first characters.")]
+Note = Annotated[str | None, typer.Option("--note", help="Why, for whoever reads it later.")]
+
+
+@app.command("list")
+def list_findings(
+    endpoint: Annotated[str | None, typer.Option(help="Only this endpoint.")] = None,
+    state: Annotated[
+        list[FindingState] | None, typer.Option(help="Only in this state; may be repeated.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the most severe first.")] = 50,
+    as_json: AsJson = False,
+    db: DatabaseUrl = None,
+    config: ConfigFile = None,
+) -> None:
+    """List findings: who, how sure, how exposed, since when, what to do."""
+    database = Database.open(load_settings(config, db=db).db)
+    with database.snapshot() as connection:
+        stored = storage.findings.page(
+            connection, endpoint=endpoint, states=state or tuple(FindingState), limit=limit
+        )
+        records = as_of_now(connection, stored)
+        members = members_of(connection, [record.finding for record in records])
+    if as_json:
+        print_json(finding_json(record.finding, members[record.finding.uid]) for record in records)
+    elif records:
+        groups = [record.finding for record in records if record.finding.subject.kind != CLIENT]
+        out.print(findings_table(records, {finding.uid: len(members[finding.uid]) for finding in groups}))
+    else:
+        say("No findings.")
+
+
+@app.command()
+def show(uid: Uid, as_json: AsJson = False, db: DatabaseUrl = None, config: ConfigFile = None) -> None:
+    """Show one finding: a paragraph, its accounts and its history."""
+    database = Database.open(load_settings(config, db=db).db)
+    with database.snapshot() as connection:
+        (record,) = as_of_now(connection, [_find(connection, uid)])
+        members = members_of(connection, [record.finding])[record.finding.uid]
+        history = storage.findings.history(connection, record.finding.uid)
+    if as_json:
+        print_json([finding_json(record.finding, members)])
+        return
+    out.print(findings_table([record], {}))
+    say(explain(record.finding, members))
+    for step in history:
+        who = f" by {clean(step.by)}" if step.by else ""
+        note = f": {clean(step.note)}" if step.note else ""
+        say(
+            f"{when(step.event_time)}  {step.activity.value} {step.finding.state.value}, "
+            f"evidence {step.finding.evidence:,.0f}, exposure {step.finding.exposure:,.0f}{who}{note}"
+        )
+
+
+@app.command()
+def acknowledge(uid: Uid, note: Note = None, db: DatabaseUrl = None, config: ConfigFile = None) -> None:
+    """Say that somebody is looking at a finding."""
+    database = Database.open(load_settings(config, db=db).db)
+    with database.transaction() as connection:
+        found = _find(connection, uid).finding.uid
+        storage.findings.acknowledge(connection, found, at=_now(), by=getpass.getuser(), note=note)
+    say(f"Acknowledged {found}.")
+
+
+@app.command()
+def close(uid: Uid, note: Note = None, db: DatabaseUrl = None, config: ConfigFile = None) -> None:
+    """Close a finding. The subject's evidence stays: if it grows, the finding opens again."""
+    database = Database.open(load_settings(config, db=db).db)
+    with database.transaction() as connection:
+        found = _find(connection, uid).finding.uid
+        storage.findings.close(connection, found, at=_now(), by=getpass.getuser(), note=note)
+    say(f"Closed {found}.")
+
+
+def explain(finding: Finding, members: list[str]) -> str:
+    """One paragraph that needs no training to understand."""
+    who = (
+        f"Client {finding.subject.value}"
+        if finding.subject.kind == CLIENT
+        else f"{len(members)} suspected accounts of {finding.subject.kind} {finding.subject.value} together"
+    )
+    since = f"since query {finding.suspected_at.queries:,} on {when(finding.suspected_at.time)} UTC"
+    text = (
+        f"{who}: {finding.queries:,} queries to {finding.endpoint}. Far more of them lie outside what this "
+        f"model is for than honest clients ever send; suspected {since}, and the evidence against chance is "
+        f"now {finding.evidence:,.0f} to 1. About {finding.exposure:,.0f} foreign, novel pictures were "
+        f"answered beyond what an honest client would have asked."
+    )
+    if finding.state is FindingState.SUSPECTED:
+        text += " That is too few to matter yet: keep an eye on it."
+    elif finding.state is FindingState.CLOSED:
+        text += " The evidence has lapsed or an analyst closed it."
+    else:
+        text += f" Recommended: {finding.action.value} {_whom(finding)}."
+    if finding.subject.kind != CLIENT and members:
+        more = f" and {len(members) - 10} more" if len(members) > 10 else ""
+        text += f" Accounts: {', '.join(members[:10])}{more}."
+    return clean(text)
+
+
+def _whom(finding: Finding) -> str:
+    if finding.subject.kind == CLIENT:
+        return "this client"
+    return "the fleet, and act on its accounts" if finding.subject.kind == FLEET else "these accounts"
+
+
+def _find(connection: Connection, uid: str) -> FindingRecord:
+    """A finding by its uid or the start of it."""
+    matches = storage.findings.starting_with(connection, uid)
+    if len(matches) == 1:
+        return matches[0]
+    fault = "no finding" if not matches else f"{len(matches)} findings"
+    error_console.print(f"error: {fault} with uid {clean(uid)}…; see `banken findings list`", markup=False)
+    raise typer.Exit(2)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

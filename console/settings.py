@@ -1,0 +1,143 @@
+"""Settings: command-line flags over ``BANKEN_*`` variables over a TOML file over defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from console.errors import SettingsError
+from detector.errors import DetectorError
+from detector.evidence import EvidenceRule
+from detector.groups import DEFAULT_GROUPS, check_kinds
+from embeddings.decoding import DecodeLimits
+from streams.pipeline import Rules
+
+__all__ = ["Settings", "load_settings"]
+
+
+def _default_db() -> str:
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return f"sqlite:///{Path(state) / 'banken' / 'banken.db'}"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Each field is ``BANKEN_<NAME>`` in the environment and ``name`` in TOML."""
+
+    model_config = SettingsConfigDict(env_prefix="BANKEN_", extra="forbid")
+
+    db: Annotated[str, Field(description="database URL, sqlite:///… or postgresql://…")] = Field(
+        default_factory=_default_db
+    )
+    encoder: Annotated[
+        str, Field(description="encoder: banken-compact, MODEL/TAG, hf-hub:…, or a directory")
+    ] = "banken-compact"
+    device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N or mps")] = "auto"
+    alpha: Annotated[
+        float, Field(gt=0, lt=1, description="probability with which an honest client is ever suspected")
+    ] = 0.001
+    alert_exposure: Annotated[
+        float, Field(gt=0, description="excess foreign queries that turn a suspect into an alert")
+    ] = 25.0
+    groups: Annotated[
+        list[str], Field(description="groups judged beside clients: network, fleet, or names of attributes")
+    ] = list(DEFAULT_GROUPS)
+    consumer: Annotated[str, Field(min_length=1, description="name under which read offsets are kept")] = (
+        "banken"
+    )
+    batch_size: Annotated[int, Field(ge=1, le=65_536, description="queries judged together at most")] = 256
+    batch_seconds: Annotated[float, Field(gt=0, description="longest wait for a batch to fill")] = 1.0
+    subjects_in_memory: Annotated[
+        int, Field(ge=1_000, description="subjects of an endpoint kept in memory")
+    ] = 200_000
+    decode_threads: Annotated[int, Field(ge=1, le=256, description="threads that decode pictures")] = 2
+    max_image_bytes: Annotated[int, Field(ge=1, description="largest picture file")] = 20 * 2**20
+    max_image_pixels: Annotated[int, Field(ge=1, description="largest picture, width × height")] = 50_000_000
+    dead_letter_bytes: Annotated[int, Field(ge=0, description="how much of a bad record is kept")] = 4096
+    max_future_hours: Annotated[
+        float, Field(gt=0, description="events further ahead of the clock become dead letters")
+    ] = 24.0
+
+    @field_validator("groups")
+    @classmethod
+    def _known_groups(cls, kinds: list[str]) -> list[str]:
+        return list(check_kinds(kinds))
+
+    @property
+    def rules(self) -> Rules:
+        """The pipeline's part of the settings."""
+        return Rules(
+            consumer=self.consumer,
+            batch_size=self.batch_size,
+            batch_seconds=self.batch_seconds,
+            evidence=EvidenceRule(alpha=self.alpha, alert_exposure=self.alert_exposure),
+            groups=tuple(self.groups),
+            capacity=self.subjects_in_memory,
+            raw_bytes=self.dead_letter_bytes,
+            max_future=round(self.max_future_hours * 3_600_000),
+        )
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """The decoder's part of the settings."""
+        return DecodeLimits(max_bytes=self.max_image_bytes, max_pixels=self.max_image_pixels)
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        config: a TOML file; by default ``BANKEN_CONFIG``, or ``banken/banken.toml`` in the user's
+            configuration directory where there is one.
+        flags: what the command line says; None means that it is silent.
+
+    Raises:
+        SettingsError: the file cannot be read, or a value is out of range.
+    """
+    path = config or _default_config()
+
+    class _WithFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
+            return (init_settings, env_settings, *file)
+
+    if path is not None and not path.is_file():
+        raise SettingsError(f"configuration file {path}: no such file; check --config or BANKEN_CONFIG")
+    try:
+        return _WithFile(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']} (given: {fault['input']!r})"
+            for fault in error.errors()
+        )
+        raise SettingsError(f"settings: {faults}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"configuration file {path}: {error}") from error
+    except DetectorError as error:
+        raise SettingsError(f"settings: {error}") from error
+
+
+def _default_config() -> Path | None:
+    named = os.environ.get("BANKEN_CONFIG")
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    path = Path(home) / "banken" / "banken.toml"
+    return path if path.is_file() else None

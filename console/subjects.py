@@ -1,0 +1,141 @@
+"""`banken subjects`: everyone who is judged."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+import storage.members
+import storage.subjects
+from console.current import FDR, Suspects
+from console.options import AsJson, ConfigFile, DatabaseUrl
+from console.output import cell, clean, error_console, out, print_json, say, when
+from console.settings import load_settings
+from detector.subjects import CLIENT, LEVELS, STATE, SubjectKey, SubjectRow
+from storage.database import Database
+from storage.subjects import SubjectOrder
+
+__all__ = ["app"]
+
+app = typer.Typer(help="List clients and groups, look at one.", no_args_is_help=True)
+
+Endpoint = Annotated[str, typer.Argument(help="Name of the endpoint.")]
+
+
+@app.command("list")
+def list_subjects(
+    endpoint: Endpoint,
+    kind: Annotated[str | None, typer.Option(help="Only client, or one kind of group.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only names that contain this.")] = None,
+    order: Annotated[SubjectOrder, typer.Option(help="What comes first.")] = SubjectOrder.EVIDENCE,
+    suspects: Annotated[
+        bool,
+        typer.Option(
+            "--suspects", help=f"Only the clients that e-BH lists at a false discovery rate of {FDR:g}."
+        ),
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+    offset: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+    db: DatabaseUrl = None,
+    config: ConfigFile = None,
+) -> None:
+    """List an endpoint's subjects, the most suspicious first."""
+    database = Database.open(load_settings(config, db=db).db)
+    with database.snapshot() as connection:
+        if suspects:
+            rows = Suspects(connection, endpoint).rows[offset : offset + limit]
+        else:
+            rows = storage.subjects.page(
+                connection, endpoint, kind=kind, search=search, order=order, limit=limit, offset=offset
+            )
+    if as_json:
+        print_json(_json(row) for row in rows)
+    elif rows:
+        out.print(_table(rows))
+    else:
+        say("No subjects.")
+
+
+@app.command()
+def show(
+    endpoint: Endpoint,
+    subject: Annotated[str, typer.Argument(help="A client, or KIND:VALUE such as network:203.0.113.0/24.")],
+    as_json: AsJson = False,
+    db: DatabaseUrl = None,
+    config: ConfigFile = None,
+) -> None:
+    """Show one subject, and of a group its clients."""
+    database = Database.open(load_settings(config, db=db).db)
+    kind, _, value = subject.partition(":")
+    with database.snapshot() as connection:
+        keys = [SubjectKey(CLIENT, subject), SubjectKey(kind, value)]
+        rows = storage.subjects.load(connection, endpoint, keys)
+        if not rows:
+            error_console.print(
+                f"error: endpoint {clean(endpoint)} has no subject {clean(subject)}", markup=False
+            )
+            raise typer.Exit(2)
+        members = storage.members.page(connection, endpoint, rows[0].key)
+    if as_json:
+        print_json(
+            [
+                _json(rows[0])
+                | {
+                    "members": [
+                        {"client": m.client, "queries": m.queries, "foreign": m.foreign} for m in members
+                    ]
+                }
+            ]
+        )
+        return
+    out.print(_table(rows[:1]))
+    state = np.frombuffer(rows[0].state, STATE)[0]
+    for level, hits in zip(LEVELS, state["hits"].tolist(), strict=True):
+        say(f"foreign and novel at τ = {level:g}: {hits:,} of {rows[0].queries:,} queries")
+    if members:
+        table = Table(
+            "client", "queries", "foreign", "first seen", "last seen", title="clients", header_style="bold"
+        )
+        for member in members:
+            table.add_row(
+                cell(member.client),
+                f"{member.queries:,}",
+                f"{member.foreign:,}",
+                when(member.first_seen),
+                when(member.last_seen),
+            )
+        out.print(table)
+
+
+def _table(rows: list[SubjectRow]) -> Table:
+    table = Table(
+        "who", "queries", "evidence", "exposure", "finding", "first seen", "last seen", header_style="bold"
+    )
+    for row in rows:
+        table.add_row(
+            cell(row.key),
+            f"{row.queries:,}",
+            f"{row.evidence:,.2f}",
+            f"{row.exposure:,.1f}",
+            {0: "", 1: "suspected"}.get(row.stage, "alerted"),
+            when(row.first_seen),
+            when(row.last_seen),
+        )
+    return table
+
+
+def _json(row: SubjectRow) -> dict[str, object]:
+    return {
+        "kind": row.key.kind,
+        "value": row.key.value,
+        "queries": row.queries,
+        "evidence": row.evidence,
+        "exposure": row.exposure,
+        "state": {0: None, 1: "suspected"}.get(row.stage, "alerted"),
+        "first_seen": row.first_seen,
+        "last_seen": row.last_seen,
+    }
