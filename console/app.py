@@ -12,6 +12,7 @@ from console import baselines, dead_letters, findings, subjects
 from console.demo.command import demo
 from console.errors import SettingsError
 from console.fit import fit
+from console.logs import configure_logs
 from console.output import clean, error_console
 from console.watch import watch
 from detector.errors import DetectorError
@@ -21,7 +22,7 @@ from streams.errors import StreamError
 
 __all__ = ["app", "main"]
 
-FAULT, USAGE, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 130
+FAULT, USAGE, UNAVAILABLE = 1, 2, 3
 
 app = typer.Typer(
     name="banken",
@@ -59,17 +60,19 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; faults become one line on standard error and an exit code."""
+    """Run the command line; faults become one line on standard error and an exit code.
+
+    Ctrl-C ends with 130; Typer sees to that.
+    """
+    configure_logs()
     try:
         app()
     except SettingsError as error:
         _fail(error, USAGE)
     except UnavailableError as error:
         _fail(error, UNAVAILABLE)
-    except (StreamError, StorageError, DetectorError, EmbeddingsError) as error:
+    except (StreamError, StorageError, DetectorError, EmbeddingsError, OSError) as error:
         _fail(error, FAULT)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing half-done was written", INTERRUPTED)
 
 
 def _fail(error: object, code: int) -> None:

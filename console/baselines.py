@@ -9,11 +9,11 @@ import typer
 from rich.table import Table
 
 import storage.baselines
+from console.opening import opened
 from console.options import AsJson, ConfigFile, DatabaseUrl
 from console.output import cell, clean, out, print_json, say, when
 from console.settings import load_settings
 from detector.comparison import compare as compare_baselines
-from storage.database import Database
 from storage.records import BaselineRecord
 from streams.watched import load_baseline
 
@@ -33,8 +33,7 @@ def list_baselines(
     config: ConfigFile = None,
 ) -> None:
     """List every baseline by endpoint and version."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.snapshot() as connection:
+    with opened(load_settings(config, db=db)) as database, database.snapshot() as connection:
         records = storage.baselines.listed(connection, endpoint)
     if as_json:
         print_json(_json(record) for record in records)
@@ -61,8 +60,7 @@ def show(
     config: ConfigFile = None,
 ) -> None:
     """Show a baseline: what it was fitted on, its benign rates and where they come from."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.snapshot() as connection:
+    with opened(load_settings(config, db=db)) as database, database.snapshot() as connection:
         record = (
             storage.baselines.active(connection, endpoint)
             if version is None
@@ -74,9 +72,8 @@ def show(
     if as_json:
         print_json([_json(record)])
         return
-    table = Table(
-        show_header=False, title=f"{clean(endpoint)} version {record.version}", title_justify="left"
-    )
+    title = cell(f"{endpoint} version {record.version}")
+    table = Table(show_header=False, title=title, title_justify="left")
     table.add_row("in force", "yes" if record.active else "no")
     table.add_row("fitted", when(record.created_at))
     for name, value in json.loads(record.summary).items():
@@ -87,10 +84,9 @@ def show(
 @app.command()
 def activate(endpoint: Endpoint, version: Version, db: DatabaseUrl = None, config: ConfigFile = None) -> None:
     """Put a version in force. It changes the null from then on and keeps all evidence."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.transaction() as connection:
+    with opened(load_settings(config, db=db)) as database, database.transaction() as connection:
         record = storage.baselines.activate(connection, endpoint, version)
-    say(f"Baseline {clean(endpoint)} version {record.version} is in force; restart running watchers.")
+    say(f"Baseline {clean(endpoint)} version {record.version} is in force, also in running watchers.")
 
 
 @app.command()
@@ -103,8 +99,7 @@ def compare(
     config: ConfigFile = None,
 ) -> None:
     """Say what changes between two versions: the domain, the benign rates, and which images fall out."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.snapshot() as connection:
+    with opened(load_settings(config, db=db)) as database, database.snapshot() as connection:
         before, after = (load_baseline(connection, endpoint, version) for version in (old, new))
     assert before is not None
     assert after is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ import storage.subjects
 from detector.findings import Finding, FindingState
 from detector.groups import FLEET
 from detector.ranking import e_bh
-from detector.subjects import CLIENT, SubjectRow
+from detector.subjects import CLIENT, SubjectKey, SubjectRow
 from storage.records import FindingRecord
 
 __all__ = ["FDR", "Suspects", "as_of_now", "members_of"]
@@ -63,13 +64,18 @@ def members_of(connection: Connection, findings: Iterable[Finding]) -> dict[str,
 
 def as_of_now(connection: Connection, records: Sequence[FindingRecord]) -> list[FindingRecord]:
     """Findings with their subjects' current figures; a stored finding has those of its latest change."""
-    return [replace(record, finding=_updated(connection, record.finding)) for record in records]
-
-
-def _updated(connection: Connection, finding: Finding) -> Finding:
-    if finding.state is FindingState.CLOSED:
-        return finding
-    rows = storage.subjects.load(connection, finding.endpoint, [finding.subject])
-    if not rows:
-        return finding
-    return replace(finding, evidence=rows[0].evidence, exposure=rows[0].exposure, queries=rows[0].queries)
+    open_ = [record.finding for record in records if record.finding.state is not FindingState.CLOSED]
+    subjects: defaultdict[str, list[SubjectKey]] = defaultdict(list)
+    for finding in open_:
+        subjects[finding.endpoint].append(finding.subject)
+    rows = {
+        (endpoint, row.key): row
+        for endpoint, keys in subjects.items()
+        for row in storage.subjects.load(connection, endpoint, keys)
+    }
+    now = {
+        finding.uid: replace(finding, evidence=row.evidence, exposure=row.exposure, queries=row.queries)
+        for finding in open_
+        if (row := rows.get((finding.endpoint, finding.subject))) is not None
+    }
+    return [replace(record, finding=now.get(record.finding.uid, record.finding)) for record in records]

@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 
 import storage.dead_letters
+from console.opening import opened
 from console.options import AsJson, ConfigFile, DatabaseUrl
 from console.output import cell, clean, out, print_json, say
 from console.settings import load_settings
-from storage.database import Database
 
 __all__ = ["app"]
 
@@ -30,8 +30,7 @@ def list_letters(
     config: ConfigFile = None,
 ) -> None:
     """List dead letters in the order of arrival."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.snapshot() as connection:
+    with opened(load_settings(config, db=db)) as database, database.snapshot() as connection:
         letters = storage.dead_letters.page(
             connection, endpoint=endpoint, stage=stage, after=after, limit=limit
         )
@@ -73,8 +72,7 @@ def show(
     letter_id: Annotated[int, typer.Argument(metavar="ID")], db: DatabaseUrl = None, config: ConfigFile = None
 ) -> None:
     """Show one dead letter with what was kept of the record."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.snapshot() as connection:
+    with opened(load_settings(config, db=db)) as database, database.snapshot() as connection:
         letters = storage.dead_letters.page(connection, after=letter_id - 1, limit=1)
     if not letters or letters[0].id != letter_id:
         say(f"No dead letter {letter_id}.")
@@ -92,7 +90,6 @@ def remove(
     config: ConfigFile = None,
 ) -> None:
     """Remove dead letters that were dealt with."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.transaction() as connection:
+    with opened(load_settings(config, db=db)) as database, database.transaction() as connection:
         removed = storage.dead_letters.remove(connection, letter_ids)
     say(f"Removed {removed}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 from typing import Annotated
 
@@ -11,13 +12,13 @@ from sqlalchemy import Connection
 
 import storage.findings
 from console.current import as_of_now, members_of
+from console.opening import opened
 from console.options import AsJson, ConfigFile, DatabaseUrl
 from console.output import clean, error_console, finding_json, findings_table, out, print_json, say, when
 from console.settings import load_settings
 from detector.findings import Finding, FindingState
 from detector.groups import FLEET
 from detector.subjects import CLIENT
-from storage.database import Database
 from storage.records import FindingRecord
 
 __all__ = ["app"]
@@ -40,8 +41,7 @@ def list_findings(
     config: ConfigFile = None,
 ) -> None:
     """List findings: who, how sure, how exposed, since when, what to do."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.snapshot() as connection:
+    with opened(load_settings(config, db=db)) as database, database.snapshot() as connection:
         stored = storage.findings.page(
             connection, endpoint=endpoint, states=state or tuple(FindingState), limit=limit
         )
@@ -59,8 +59,7 @@ def list_findings(
 @app.command()
 def show(uid: Uid, as_json: AsJson = False, db: DatabaseUrl = None, config: ConfigFile = None) -> None:
     """Show one finding: a paragraph, its accounts and its history."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.snapshot() as connection:
+    with opened(load_settings(config, db=db)) as database, database.snapshot() as connection:
         (record,) = as_of_now(connection, [_find(connection, uid)])
         members = members_of(connection, [record.finding])[record.finding.uid]
         history = storage.findings.history(connection, record.finding.uid)
@@ -81,35 +80,36 @@ def show(uid: Uid, as_json: AsJson = False, db: DatabaseUrl = None, config: Conf
 @app.command()
 def acknowledge(uid: Uid, note: Note = None, db: DatabaseUrl = None, config: ConfigFile = None) -> None:
     """Say that somebody is looking at a finding."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.transaction() as connection:
+    with opened(load_settings(config, db=db)) as database, database.transaction() as connection:
         found = _find(connection, uid).finding.uid
-        storage.findings.acknowledge(connection, found, at=_now(), by=getpass.getuser(), note=note)
+        storage.findings.acknowledge(connection, found, at=_now(), by=_analyst(), note=note)
     say(f"Acknowledged {found}.")
 
 
 @app.command()
 def close(uid: Uid, note: Note = None, db: DatabaseUrl = None, config: ConfigFile = None) -> None:
-    """Close a finding. The subject's evidence stays: if it grows, the finding opens again."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.transaction() as connection:
+    """Close a finding. It opens again only when its severity rises or a new episode begins.
+
+    The subject's evidence stays as it is: to close a finding neither forgives nor forgets.
+    """
+    with opened(load_settings(config, db=db)) as database, database.transaction() as connection:
         found = _find(connection, uid).finding.uid
-        storage.findings.close(connection, found, at=_now(), by=getpass.getuser(), note=note)
+        storage.findings.close(connection, found, at=_now(), by=_analyst(), note=note)
     say(f"Closed {found}.")
 
 
 def explain(finding: Finding, members: list[str]) -> str:
     """One paragraph that needs no training to understand."""
-    who = (
-        f"Client {finding.subject.value}"
-        if finding.subject.kind == CLIENT
-        else f"{len(members)} suspected accounts of {finding.subject.kind} {finding.subject.value} together"
-    )
+    kind, value = finding.subject
+    who = f"{kind.capitalize()} {value}"
+    if kind != CLIENT and members:
+        who = f"{len(members)} suspected accounts of {kind} {value} together"
     since = f"since query {finding.suspected_at.queries:,} on {when(finding.suspected_at.time)} UTC"
+    tense = "was, at its latest change," if finding.state is FindingState.CLOSED else "is now"
     text = (
-        f"{who}: {finding.queries:,} queries to {finding.endpoint}. Far more of them lie outside what this "
-        f"model is for than honest clients ever send; suspected {since}, and the evidence against chance is "
-        f"now {finding.evidence:,.0f} to 1. About {finding.exposure:,.0f} foreign, novel pictures were "
+        f"{who}: {finding.queries:,} queries to {finding.endpoint}. More of them lie outside what this model "
+        f"is for than honest clients send; suspected {since}, and the evidence against chance {tense} "
+        f"{finding.evidence:,.0f} to 1. About {finding.exposure:,.0f} foreign, novel pictures were "
         f"answered beyond what an honest client would have asked."
     )
     if finding.state is FindingState.SUSPECTED:
@@ -117,17 +117,25 @@ def explain(finding: Finding, members: list[str]) -> str:
     elif finding.state is FindingState.CLOSED:
         text += " The evidence has lapsed or an analyst closed it."
     else:
-        text += f" Recommended: {finding.action.value} {_whom(finding)}."
-    if finding.subject.kind != CLIENT and members:
+        text += f" Recommended: {finding.action.value} {_whom(finding, members)}."
+    if kind != CLIENT and members:
         more = f" and {len(members) - 10} more" if len(members) > 10 else ""
         text += f" Accounts: {', '.join(members[:10])}{more}."
     return clean(text)
 
 
-def _whom(finding: Finding) -> str:
-    if finding.subject.kind == CLIENT:
-        return "this client"
-    return "the fleet, and act on its accounts" if finding.subject.kind == FLEET else "these accounts"
+def _whom(finding: Finding, members: list[str]) -> str:
+    if finding.subject.kind == FLEET:
+        return "the fleet, and act on its accounts"
+    return "these accounts" if finding.subject.kind != CLIENT and members else f"this {finding.subject.kind}"
+
+
+def _analyst() -> str:
+    """Who works at the terminal; in a container that user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _find(connection: Connection, uid: str) -> FindingRecord:

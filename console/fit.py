@@ -1,4 +1,4 @@
-"""`banken fit`: from reference images to the baseline in force."""
+"""`banken fit`: from reference images, or from prompts, to the baseline in force."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import storage.baselines
+from console.opening import opened
 from console.options import AsJson, ConfigFile, DatabaseUrl, Device, EncoderSpec, LogFormat
 from console.output import clean, error_console, out, print_json
 from console.settings import Settings, load_settings
-from detector.baseline import Baseline
+from detector.baseline import MINIMUM_REFERENCE, Baseline
 from storage.database import Database
 from storage.records import BaselineDraft, BaselineRecord
 from streams.embedding import Embedder
-from streams.fitting import Fitted
+from streams.fitting import Fitted, fit_prompts
 from streams.fitting import fit as fit_baseline
 
 if TYPE_CHECKING:
@@ -29,14 +30,23 @@ __all__ = ["embedder_of", "fit", "fit_and_store", "summary_of"]
 def fit(
     endpoint: Annotated[str, typer.Argument(help="Name of the endpoint, as the log has it.")],
     reference: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--reference",
             metavar="DIR|FILE",
             help="What normal looks like: a directory of pictures, a Parquet file with an image column, "
-            "or a log.",
+            f"or a log. At least {MINIMUM_REFERENCE} distinct pictures.",
         ),
-    ],
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help='Where there are no pictures: what normal is in words, one a line, such as "a coat". '
+            "Much weaker than pictures.",
+        ),
+    ] = None,
     trusted: Annotated[
         str | None,
         typer.Option(
@@ -53,35 +63,59 @@ def fit(
 ) -> None:
     """Learn what normal looks like for one endpoint.
 
-    About 2,000 sample images or more make a good reference; 300 are the least. Give a trusted history of
+    About 2,000 sample images or more make a good reference. Give a trusted history of
     known-honest clients where you have one: without it the benign rates are cautious defaults, and thieves
     are found a little later. Fitting again makes a new version; see `banken baselines`.
+
+    Give either --reference or --prompts. Words find much less than pictures:
+    docs/prompts.md says how much.
     """
+    declared = _declared(reference, prompts)
     settings = load_settings(config, db=db, encoder=encoder, device=device)
-    database = Database.open(settings.db)
-    try:
-        with embedder_of(settings) as embedder:
-            fitted, record = fit_and_store(
-                database, embedder, endpoint, reference, trusted, format_name=format_name, activate=activate
-            )
-    finally:
-        database.close()
+    with opened(settings) as database, embedder_of(settings) as embedder:
+        fitted, record = fit_and_store(
+            database,
+            embedder,
+            endpoint,
+            declared,
+            trusted,
+            by_prompts=prompts is not None,
+            format_name=format_name,
+            activate=activate,
+        )
     if as_json:
         print_json([{"endpoint": endpoint, "version": record.version, **json.loads(record.summary)}])
         return
     rates = fitted.baseline.rates
+    by = f"{len(fitted.prompts)} prompts" if fitted.prompts else f"{fitted.reference:,} reference images"
     out.print(
         f"Baseline {clean(endpoint)} version {record.version}, {'' if record.active else 'not '}in force: "
-        f"{fitted.reference:,} reference images, encoder {clean(fitted.baseline.encoder.name)}.",
+        f"{by}, encoder {clean(fitted.baseline.encoder.name)}.",
         f"Honest clients look foreign in at most {rates.bound[0]:.1%} of their queries ({clean(rates.source)}"
         + (f", {rates.clients} clients, {rates.queries:,} queries)." if rates.share else ")."),
         sep="\n",
         markup=False,
     )
+    if fitted.prompts:
+        error_console.print(
+            "Words find much less than pictures; fit again with --reference once you have some.",
+            markup=False,
+        )
     for letter in fitted.skipped[:5]:
         error_console.print(f"skipped: {clean(letter.at)}: {clean(letter.reason)}", markup=False)
     if len(fitted.skipped) > 5:
         error_console.print(f"… and {len(fitted.skipped) - 5} more that cannot be used", markup=False)
+
+
+def _declared(reference: str | None, prompts: str | None) -> str:
+    """The one of both that was given."""
+    given = [one for one in (reference, prompts) if one is not None]
+    if len(given) != 1:
+        raise typer.BadParameter(
+            "give exactly one of them: --reference where there are pictures, --prompts where there are none",
+            param_hint="--reference / --prompts",
+        )
+    return given[0]
 
 
 def embedder_of(settings: Settings) -> Embedder:
@@ -99,13 +133,14 @@ def fit_and_store(
     database: Database,
     embedder: Embedder,
     endpoint: str,
-    reference: str,
+    declared: str,
     trusted: str | None,
     *,
+    by_prompts: bool = False,
     format_name: str | None = None,
     activate: bool = True,
 ) -> tuple[Fitted, BaselineRecord]:
-    """Fit with a progress bar on the terminal, and store the result."""
+    """Fit with a progress bar on the terminal, and store the result; `declared` is a reference or prompts."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -120,14 +155,14 @@ def fit_and_store(
         disable=not error_console.is_terminal,
     ) as progress:
         tasks = {
-            "reference": progress.add_task("reading the reference", total=None),
+            "reference": progress.add_task("reading the reference", total=None, visible=not by_prompts),
             "trusted": progress.add_task(
                 "reading the trusted history", total=None, visible=trusted is not None
             ),
         }
-        fitted = fit_baseline(
+        fitted = (fit_prompts if by_prompts else fit_baseline)(
             endpoint,
-            reference,
+            declared,
             embedder,
             trusted=trusted,
             format_name=format_name,
@@ -156,8 +191,10 @@ def summary_of(baseline: Baseline, fitted: Fitted) -> dict[str, object]:
         "encoder": baseline.encoder.name,
         "weights": baseline.encoder.weights,
         "dim": baseline.encoder.dim,
+        "declared_by": baseline.domain.kind,
+        "prompts": list(fitted.prompts),
         "reference_images": fitted.reference,
-        "fitted_on": len(baseline.domain.reference),
+        "fitted_on": baseline.domain.size,
         "calibrated_on": len(baseline.held_out),
         "cells": len(baseline.domain.centroids),
         "calibration_groups": len(baseline.calibration.bounds) - 1,

@@ -23,7 +23,8 @@ EncoderSpec = Annotated[
     typer.Option(
         "--encoder",
         metavar="SPEC",
-        help="banken-compact (default), MODEL/TAG, hf-hub:ORG/NAME, or a directory.",
+        help="banken-compact (default), MODEL/TAG, hf-hub:ORG/NAME, MODEL@FILE, or a directory; "
+        "#sha256=… at the end pins the weights file.",
     ),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto (default), cpu, cuda, cuda:N or mps.")]

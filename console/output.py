@@ -95,11 +95,9 @@ def finding_json(finding: Finding, members: Iterable[str]) -> dict[str, object]:
     }
 
 
-def findings_table(
-    records: Iterable[FindingRecord], members: Mapping[str, int], title: str | None = None
-) -> Table:
+def findings_table(records: Iterable[FindingRecord], members: Mapping[str, int]) -> Table:
     """Who, how sure, how exposed, since when, what to do; ``members`` counts a group's suspects by uid."""
-    table = Table(title=title, title_justify="left", header_style="bold", expand=False)
+    table = Table(header_style="bold", expand=False)
     for name in ("finding", "state", "who", "how sure", "exposed", "suspected", "alerted", "do"):
         table.add_column(
             name, justify="right" if name in ("how sure", "exposed") else "left", overflow="fold"
@@ -107,8 +105,9 @@ def findings_table(
     for record in records:
         finding = record.finding
         who = cell(finding.subject)
-        if finding.uid in members:
-            who.append(f"\n{members[finding.uid]} suspected accounts")
+        if members.get(finding.uid):
+            count = members[finding.uid]
+            who.append(f"\n{count} suspected account{'' if count == 1 else 's'}")
         state = finding.state.value
         if finding.state is FindingState.ALERTED:
             state = f"{finding.severity.name.lower()} alert"

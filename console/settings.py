@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -14,6 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as PydanticSettingsError
 
 from console.errors import SettingsError
 from detector.errors import DetectorError
@@ -22,12 +24,33 @@ from detector.groups import DEFAULT_GROUPS, check_kinds
 from embeddings.decoding import DecodeLimits
 from streams.pipeline import Rules
 
-__all__ = ["Settings", "load_settings"]
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = ["Settings", "default_database", "load_settings"]
 
 
-def _default_db() -> str:
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return f"sqlite:///{Path(state) / 'banken' / 'banken.db'}"
+_OTHERS = {"BANKEN_CONFIG", "BANKEN_DATA"}
+"""Variables that are ours and no settings: the configuration file, and the data of development scripts."""
+
+# Kubernetes sets such variables in every pod beside a service whose name begins with "banken".
+_KUBERNETES = re.compile(r"BANKEN_(\w+_)?(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)")
+
+
+def default_database() -> Path:
+    """The database's file where nothing names one, in the user's state directory.
+
+    Raises:
+        SettingsError: the user has no home.
+    """
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise SettingsError(
+            "db: the user has no home directory to keep a database in; give --db sqlite:///FILE, or set "
+            "XDG_STATE_HOME"
+        ) from error
+    return Path(state, "banken", "banken.db")
 
 
 class Settings(BaseSettings):
@@ -35,11 +58,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="BANKEN_", extra="forbid")
 
-    db: Annotated[str, Field(description="database URL, sqlite:///… or postgresql://…")] = Field(
-        default_factory=_default_db
+    db: Annotated[str, Field(description="database URL, sqlite:///… or postgresql://…", repr=False)] = Field(
+        default_factory=lambda: f"sqlite:///{default_database()}"
     )
     encoder: Annotated[
-        str, Field(description="encoder: banken-compact, MODEL/TAG, hf-hub:…, or a directory")
+        str, Field(description="encoder: banken-compact, MODEL/TAG, hf-hub:…, MODEL@FILE, or a directory")
     ] = "banken-compact"
     device: Annotated[str, Field(description="auto, cpu, cuda, cuda:N or mps")] = "auto"
     alpha: Annotated[
@@ -101,8 +124,9 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         flags: what the command line says; None means that it is silent.
 
     Raises:
-        SettingsError: the file cannot be read, or a value is out of range.
+        SettingsError: the file cannot be read, a name does not exist, or a value is out of range.
     """
+    _check_environment()
     path = config or _default_config()
 
     class _WithFile(Settings):
@@ -118,16 +142,16 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
             file = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
             return (init_settings, env_settings, *file)
 
-    if path is not None and not path.is_file():
-        raise SettingsError(f"configuration file {path}: no such file; check --config or BANKEN_CONFIG")
     try:
+        if path is not None and not path.is_file():
+            raise SettingsError(f"configuration file {path}: no such file; check --config or BANKEN_CONFIG")
         return _WithFile(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']} (given: {fault['input']!r})"
-            for fault in error.errors()
-        )
-        raise SettingsError(f"settings: {faults}") from error
+        raise SettingsError(f"settings: {'; '.join(map(_told, error.errors()))}") from error
+    except PydanticSettingsError as error:
+        raise SettingsError(
+            f'environment: {error}; a list is written as JSON, such as BANKEN_GROUPS=\'["org", "network"]\''
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"configuration file {path}: {error}") from error
     except DetectorError as error:
@@ -138,6 +162,26 @@ def _default_config() -> Path | None:
     named = os.environ.get("BANKEN_CONFIG")
     if named:
         return Path(named)
-    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    path = Path(home) / "banken" / "banken.toml"
-    return path if path.is_file() else None
+    try:
+        home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+        path = Path(home, "banken", "banken.toml")
+        return path if path.is_file() else None
+    except (RuntimeError, PermissionError):
+        return None  # no home, or one that we may not look into
+
+
+def _check_environment() -> None:
+    known = {f"BANKEN_{name}".upper() for name in Settings.model_fields} | _OTHERS
+    for name in sorted(os.environ):
+        capitals = name.upper()
+        if capitals.startswith("BANKEN_") and capitals not in known and not _KUBERNETES.fullmatch(capitals):
+            raise SettingsError(f"environment: {name} is not a setting; there are {', '.join(sorted(known))}")
+
+
+def _told(fault: ErrorDetails) -> str:
+    """A fault for people. A value that may be a database URL, and hold a password, is not repeated."""
+    name = ".".join(map(str, fault["loc"])) or "settings"
+    if fault["type"] == "extra_forbidden":
+        return f"{name}: no such setting; there are {', '.join(sorted(Settings.model_fields))}"
+    given = "" if name.startswith("db") else f" (given: {fault['input']!r})"
+    return f"{name}: {fault['msg']}{given}"

@@ -7,15 +7,16 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.table import Table
+from sqlalchemy import Connection
 
 import storage.members
 import storage.subjects
 from console.current import FDR, Suspects
+from console.opening import opened
 from console.options import AsJson, ConfigFile, DatabaseUrl
 from console.output import cell, clean, error_console, out, print_json, say, when
 from console.settings import load_settings
 from detector.subjects import CLIENT, LEVELS, STATE, SubjectKey, SubjectRow
-from storage.database import Database
 from storage.subjects import SubjectOrder
 
 __all__ = ["app"]
@@ -44,8 +45,7 @@ def list_subjects(
     config: ConfigFile = None,
 ) -> None:
     """List an endpoint's subjects, the most suspicious first."""
-    database = Database.open(load_settings(config, db=db).db)
-    with database.snapshot() as connection:
+    with opened(load_settings(config, db=db)) as database, database.snapshot() as connection:
         if suspects:
             rows = Suspects(connection, endpoint).rows[offset : offset + limit]
         else:
@@ -63,17 +63,20 @@ def list_subjects(
 @app.command()
 def show(
     endpoint: Endpoint,
-    subject: Annotated[str, typer.Argument(help="A client, or KIND:VALUE such as network:203.0.113.0/24.")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="A client, or KIND:VALUE such as network:203.0.113.0/24, where KIND is a kind of group that "
+            "the endpoint has. client:NAME always means the client."
+        ),
+    ],
     as_json: AsJson = False,
     db: DatabaseUrl = None,
     config: ConfigFile = None,
 ) -> None:
     """Show one subject, and of a group its clients."""
-    database = Database.open(load_settings(config, db=db).db)
-    kind, _, value = subject.partition(":")
-    with database.snapshot() as connection:
-        keys = [SubjectKey(CLIENT, subject), SubjectKey(kind, value)]
-        rows = storage.subjects.load(connection, endpoint, keys)
+    with opened(load_settings(config, db=db)) as database, database.snapshot() as connection:
+        rows = storage.subjects.load(connection, endpoint, [_named(connection, endpoint, subject)])
         if not rows:
             error_console.print(
                 f"error: endpoint {clean(endpoint)} has no subject {clean(subject)}", markup=False
@@ -109,6 +112,14 @@ def show(
                 when(member.last_seen),
             )
         out.print(table)
+
+
+def _named(connection: Connection, endpoint: str, text: str) -> SubjectKey:
+    """Whom a person means: a group where its kind is known, so that no client can pose as one."""
+    kind, colon, value = text.partition(":")
+    if colon and (kind == CLIENT or storage.subjects.count(connection, endpoint, kind=kind)):
+        return SubjectKey(kind, value)
+    return SubjectKey(CLIENT, text)
 
 
 def _table(rows: list[SubjectRow]) -> Table:

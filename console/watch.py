@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from types import FrameType
 from typing import Annotated
@@ -21,11 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from console.fit import embedder_of
+from console.opening import opened
 from console.options import ConfigFile, DatabaseUrl, Device, EncoderSpec, LogFormat
 from console.output import cell, clean, error_console, when
 from console.settings import load_settings
-from detector.findings import Activity, Finding, FindingState
-from storage.database import Database
+from detector.findings import Finding, FindingChange, FindingState
 from streams.formats import named
 from streams.pipeline import BatchReport, Feed, Pipeline
 from streams.sources import open_source
@@ -33,6 +32,7 @@ from streams.sources import open_source
 __all__ = ["FailOn", "Screen", "stop_on_signals", "watch"]
 
 FOUND = 10
+ROWS = 15
 
 
 class FailOn(StrEnum):
@@ -55,7 +55,7 @@ def watch(
     ],
     once: Annotated[bool, typer.Option("--once", help="Stop at the end of the sources.")] = False,
     fail_on: Annotated[
-        FailOn, typer.Option(help="End with exit code 10 if a finding of this kind was opened in this run.")
+        FailOn, typer.Option(help="End with exit code 10 if this run found somebody new.")
     ] = FailOn.NEVER,
     format_name: LogFormat = None,
     alpha: Annotated[
@@ -85,30 +85,39 @@ def watch(
     settings = load_settings(
         config, db=db, encoder=encoder, device=device, alpha=alpha, groups=group, consumer=consumer
     )
-    opened: Counter[FindingState] = Counter()
+    found = False
     with ExitStack() as stack:
-        database = Database.open(settings.db)
-        stack.callback(database.close)
+        database = stack.enter_context(opened(settings))
         feeds = []
         for uri in source:
-            opened_source = open_source(uri, once=once)
-            stack.callback(opened_source.close)
+            opened_source = stack.enter_context(closing(open_source(uri, once=once)))
             feeds.append(Feed(opened_source, named(format_name)))
         embedder = stack.enter_context(embedder_of(settings))
         stop = stack.enter_context(stop_on_signals())
         report = stack.enter_context(_reporting(", ".join(source)))
 
         def on_batch(batch: BatchReport) -> None:
-            opened.update(change.finding.state for change in batch.changes)
+            nonlocal found
+            found = found or any(_is_news(change, fail_on) for change in batch.changes)
             report(batch)
 
-        pipeline = Pipeline(database, embedder, settings.rules, clock=lambda: time.time_ns() // 1_000_000)
+        # A log that is followed waits for its database as long as it takes; a job with an end does not.
+        rules = replace(settings.rules, patience=30.0 if once else None)
+        pipeline = Pipeline(database, embedder, rules, clock=lambda: time.time_ns() // 1_000_000)
         pipeline.run(feeds, stop, on_batch)
-    wanted = {FailOn.NEVER: (), FailOn.ALERTED: (FindingState.ALERTED,)}.get(
-        fail_on, (FindingState.SUSPECTED, FindingState.ALERTED)
-    )
-    if any(opened[state] for state in wanted):
+    if found:
         raise typer.Exit(FOUND)
+
+
+def _is_news(change: FindingChange, fail_on: FailOn) -> bool:
+    """Whether a finding became what ``fail_on`` asks for at this change; an update of an old one did not."""
+    suspected, alerted = change.finding.suspected_at, change.finding.alerted_at
+    moments = {
+        FailOn.NEVER: (),
+        FailOn.SUSPECTED: (suspected, alerted),
+        FailOn.ALERTED: (alerted,),
+    }
+    return change.at in moments[fail_on]
 
 
 @contextmanager
@@ -137,14 +146,6 @@ def _reporting(what: str) -> Iterator[Callable[[BatchReport], None]]:
         with Live(screen, console=error_console, refresh_per_second=4, transient=False):
             yield screen.add
         return
-    structlog.configure(
-        processors=[
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.add_log_level,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
     log = structlog.get_logger()
     log.info("watching", source=what)
 
@@ -178,14 +179,14 @@ def _reporting(what: str) -> Iterator[Callable[[BatchReport], None]]:
 
 
 class Screen:
-    """What a person sees while watching: totals, and the latest findings."""
+    """What a person sees while watching: totals, and the worst findings."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._started = time.monotonic()
         self._queries = self._foreign = self._dead = 0
         self._latest: int | None = None
-        self._findings: dict[str, tuple[Activity, Finding]] = {}
+        self._findings: dict[str, Finding] = {}
 
     def add(self, batch: BatchReport) -> None:
         """Count a committed batch."""
@@ -193,9 +194,9 @@ class Screen:
         self._foreign += batch.foreign
         self._dead += batch.dead
         self._latest = batch.latest if batch.latest is not None else self._latest
-        for change in batch.changes:
-            self._findings.pop(change.finding.uid, None)
-            self._findings[change.finding.uid] = (change.activity, change.finding)
+        self._findings |= {change.finding.uid: change.finding for change in batch.changes}
+        worst = sorted(self._findings.values(), key=_badness, reverse=True)[:ROWS]
+        self._findings = {finding.uid: finding for finding in worst}
 
     def __rich__(self) -> Group:
         rate = self._queries / max(time.monotonic() - self._started, 1e-9)
@@ -206,21 +207,25 @@ class Screen:
             + (f", at {when(self._latest)}" if self._latest is not None else ""),
         )
         table = Table(header_style="bold", expand=False)
-        for name in ("who", "state", "how sure", "exposed", "queries", "do"):
+        for name in ("who", "state", "since", "how sure", "exposed", "queries", "do"):
             table.add_column(name)
         styles = {
             FindingState.ALERTED: "bold red",
             FindingState.SUSPECTED: "yellow",
             FindingState.CLOSED: "dim",
         }
-        latest = sorted(self._findings.values(), key=lambda pair: pair[1].severity, reverse=True)
-        for _, finding in latest[:15]:
+        for finding in self._findings.values():
             table.add_row(
                 cell(finding.subject),
                 Text(finding.state.value, style=styles[finding.state]),
+                when(finding.suspected_at.time),
                 f"{finding.evidence:,.0f} : 1",
                 f"{finding.exposure:,.0f}",
                 f"{finding.queries:,}",
                 finding.action.value,
             )
         return Group(head, table if self._findings else Text("no findings", style="dim"))
+
+
+def _badness(finding: Finding) -> tuple[bool, int, float]:
+    return finding.state is not FindingState.CLOSED, finding.severity, finding.exposure

@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,12 +17,14 @@ import numpy.typing as npt
 from detector.conformal import Calibration
 from detector.domain import Domain
 from detector.errors import DetectorError
+from detector.prompt_domain import PromptDomain
 from detector.rates import DEFAULT_RATES, BenignRates
 from detector.subjects import LEVELS
 
 __all__ = ["MINIMUM_REFERENCE", "Baseline", "EncoderKey", "Verdict"]
 
-FORMAT = 1
+FORMAT = 2
+_KINDS: dict[str, type[Domain | PromptDomain]] = {kind.kind: kind for kind in (Domain, PromptDomain)}
 
 MINIMUM_REFERENCE = 330
 """Distinct reference images that a baseline needs: 30 % calibrate, and p ≤ 0.01 takes 99 of those."""
@@ -82,16 +84,16 @@ class Baseline:
     Attributes:
         endpoint: the model it is for.
         encoder: the encoder that its embeddings came from.
-        domain: reference embeddings, subspace, cells and index.
+        domain: what the reference images span, or what prompts name.
         calibration: conformal calibration by group of cells.
-        held_out: calibration embeddings, float16, shape (m, d).
+        held_out: calibration embeddings, float16, shape (m, d); none where the domain was declared in words.
         near_duplicate: cosine similarity from which two queries may be near duplicates, in (0, 1).
         rates: benign rates π₀ and m₀.
     """
 
     endpoint: str
     encoder: EncoderKey
-    domain: Domain
+    domain: Domain | PromptDomain
     calibration: Calibration
     held_out: npt.NDArray[np.float16]
     near_duplicate: float
@@ -129,6 +131,36 @@ class Baseline:
         scores, cells = domain.score(held_out)
         calibration = Calibration.fit(scores, cells, domain.centroids, minimum=round(2 / min(LEVELS)))
         return cls(endpoint, encoder, domain, calibration, held_out, _near_duplicate(domain, held_out))
+
+    @classmethod
+    def declare(
+        cls,
+        endpoint: str,
+        encoder: EncoderKey,
+        domain: PromptDomain,
+        scores: npt.NDArray[np.float64],
+        *,
+        near_duplicate: float,
+        rates: BenignRates,
+    ) -> Baseline:
+        """A baseline without reference images, calibrated on other domains that were declared in words.
+
+        Args:
+            endpoint: the model that the domain is of.
+            encoder: which encoder embedded the words.
+            domain: what they declare.
+            scores: of images that belong to such domains, each under its own, shape (n,); one group.
+            near_duplicate: cosine similarity from which two queries may be near duplicates.
+            rates: benign rates over such domains.
+
+        Raises:
+            DetectorError: wrong shape, or not finite.
+        """
+        check_embeddings(domain.centroids.astype(np.float16), encoder.dim)
+        group = np.zeros(domain.size, np.int64)
+        calibration = Calibration(group, np.sort(scores), np.array([0, len(scores)], np.int64))
+        none = np.empty((0, encoder.dim), np.float16)
+        return cls(endpoint, encoder, domain, calibration, none, near_duplicate, rates)
 
     def with_rates(self, rates: BenignRates) -> Baseline:
         """The same baseline with other benign rates."""
@@ -190,11 +222,10 @@ class Baseline:
     @classmethod
     def _from_parts(cls, meta: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Baseline:
         rates = meta["rates"] | {name: tuple(meta["rates"][name]) for name in ("bound", "mean")}
-        parts = {field.name: arrays[field.name] for field in fields(Domain) if field.name != "neighbours"}
         return cls(
             endpoint=meta["endpoint"],
             encoder=EncoderKey(**meta["encoder"]),
-            domain=Domain(neighbours=meta["neighbours"], **parts),
+            domain=_KINDS[meta["kind"]].from_parts(meta["domain"], arrays),
             calibration=Calibration(arrays["group_of_cell"], arrays["scores"], arrays["bounds"]),
             held_out=arrays["held_out"],
             near_duplicate=meta["near_duplicate"],
@@ -206,18 +237,14 @@ class Baseline:
             "format": FORMAT,
             "endpoint": self.endpoint,
             "encoder": asdict(self.encoder),
-            "neighbours": self.domain.neighbours,
+            "kind": self.domain.kind,
+            "domain": self.domain.settings(),
             "near_duplicate": self.near_duplicate,
             "rates": asdict(self.rates),
         }
         return {
             "meta": np.frombuffer(json.dumps(meta, sort_keys=True).encode(), np.uint8),
-            "reference": self.domain.reference,
-            "mean": self.domain.mean,
-            "components": self.domain.components,
-            "centroids": self.domain.centroids,
-            "location": self.domain.location,
-            "scale": self.domain.scale,
+            **self.domain.arrays(),
             "group_of_cell": self.calibration.group_of_cell,
             "scores": self.calibration.scores,
             "bounds": self.calibration.bounds,

@@ -19,7 +19,7 @@ class Comparison:
         bounds: π₀ by level, (old, new).
         allowances: m₀ at the first level, (old, new).
         new_foreign_to_old: share of the new calibration images with p ≤ 0.05 under the old baseline; about
-            0.05 where the domain is the same, None across encoders.
+            0.05 where the domain is the same, None across encoders and where either was declared in words.
         old_foreign_to_new: the other way round.
     """
 
@@ -59,7 +59,8 @@ class Comparison:
             f"{self.allowances[1]:.1%} after."
         )
         if self.new_foreign_to_old is None or self.old_foreign_to_new is None:
-            lines.append("The encoders differ, so the domains cannot be compared picture by picture.")
+            why = "A domain declared in words has no pictures" if self.same_encoder else "The encoders differ"
+            lines.append(f"{why}, so the domains cannot be compared picture by picture.")
             return lines
         lines.append(
             f"{self.new_foreign_to_old:.1%} of the new reference is foreign to the old baseline, and "
@@ -80,10 +81,11 @@ class Comparison:
 def compare(old: Baseline, new: Baseline) -> Comparison:
     """Compare two baselines of one endpoint."""
     same = old.encoder.weights == new.encoder.weights
+    pictures = same and len(old.held_out) > 0 and len(new.held_out) > 0
     return Comparison(
         same,
         (old.rates.bound, new.rates.bound),
         (old.rates.allowance[0], new.rates.allowance[0]),
-        float(old.judge(new.held_out).foreign[:, 0].mean()) if same else None,
-        float(new.judge(old.held_out).foreign[:, 0].mean()) if same else None,
+        float(old.judge(new.held_out).foreign[:, 0].mean()) if pictures else None,
+        float(new.judge(old.held_out).foreign[:, 0].mean()) if pictures else None,
     )

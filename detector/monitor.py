@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import chain
 
 import numpy as np
@@ -158,38 +159,55 @@ class Monitor:
         """
         check_embeddings(batch.embeddings, self.baseline.encoder.dim)
         verdict = self.baseline.judge(batch.embeddings)
-        duplicate, novel = self._deduplicate(batch, verdict.foreign[:, 0])
+        slots = self._slots(batch)
+        duplicate, novel = self._deduplicate(batch, verdict.foreign[:, 0], slots)
         changes: list[tuple[int, int, FindingChange]] = []
 
-        slots = self._table.slots([SubjectKey(CLIENT, client) for client in batch.clients])
-        self._see(slots, batch.times)
         hits = verdict.foreign & ~duplicate[:, :1]
         record = self._recorder(batch, np.arange(len(batch)), changes, 0)
-        before = advance_clients(self._null, self._table.rows, slots, hits, record)
+        before = advance_clients(self._null, self._table.rows, slots[:, 0], hits, record)
         counted = before < GIVEN_AWAY
-        for kind in range(len(self.groups)):
-            keys = [groups[kind] for groups in batch.groups]
-            events = np.array([i for i, key in enumerate(keys) if key is not None], np.intp)
-            slots = self._table.slots([key for key in keys if key is not None])
-            self._see(slots, batch.times[events])
+        for kind in range(1, slots.shape[1]):
+            events = np.flatnonzero(slots[:, kind] >= 0)
             advance_groups(
                 self._null,
                 self._table.rows,
-                slots,
-                verdict.foreign[events] & ~duplicate[events, kind + 1 : kind + 2],
+                slots[events, kind],
+                verdict.foreign[events] & ~duplicate[events, kind : kind + 1],
                 counted[events],
                 batch.times[events] // BUCKET,
-                self._recorder(batch, events, changes, kind + 1),
+                self._recorder(batch, events, changes, kind),
             )
         changes.sort(key=lambda change: change[:2])
         causes, _, steps = zip(*changes, strict=True) if changes else ((), (), ())
         return Observation(verdict, hits, duplicate[:, 0], novel, steps, causes)
 
+    def _slots(self, batch: Batch) -> npt.NDArray[np.intp]:
+        """Where each query's client and groups stand in the table, shape (n, kinds); -1 for no group."""
+        slots = np.full((len(batch), 1 + len(self.groups)), -1, np.intp)
+        slots[:, 0] = self._table.slots([SubjectKey(CLIENT, client) for client in batch.clients])
+        for kind in range(len(self.groups)):
+            keys = [groups[kind] for groups in batch.groups]
+            events = [i for i, key in enumerate(keys) if key is not None]
+            slots[events, kind + 1] = self._table.slots([key for key in keys if key is not None])
+        for column in slots.T:
+            self._see(column[column >= 0], batch.times[column >= 0])
+        return slots
+
     def _deduplicate(
-        self, batch: Batch, foreign: npt.NDArray[np.bool_]
+        self, batch: Batch, foreign: npt.NDArray[np.bool_], slots: npt.NDArray[np.intp]
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-        """Duplicates among foreign queries by kind of subject, shape (n, kinds), and novel numbers."""
-        events = np.flatnonzero(foreign)
+        """Duplicates among foreign queries by kind of subject, shape (n, kinds), and novel numbers.
+
+        The query index forgets what is thousands of foreign queries old, and a busy endpoint gets there
+        within the hour. So each subject remembers its latest few exactly: a health check that posts one
+        odd picture all day stays one hit.
+        """
+        duplicate = np.zeros(slots.shape, np.bool_)
+        novel = np.full(len(batch), -1, np.int64)
+        for event in np.flatnonzero(foreign).tolist():
+            duplicate[event] = self._repeated(batch.embeddings[event], slots[event])
+        events = np.flatnonzero(foreign & ~(duplicate | (slots < 0)).all(axis=1))
         owners = np.array(
             [
                 [owner_of(SubjectKey(CLIENT, batch.clients[i])), *map(owner_of, batch.groups[i])]
@@ -198,11 +216,24 @@ class Monitor:
             np.int64,
         ).reshape(len(events), 1 + len(self.groups))
         pool = QueryPool(batch.embeddings[events], batch.fingerprints[events], owners)
-        seen, number = self._index.observe(pool)
-        duplicate = np.zeros((len(batch), owners.shape[1]), np.bool_)
-        novel = np.full(len(batch), -1, np.int64)
-        duplicate[events], novel[events] = seen, number
+        seen, novel[events] = self._index.observe(pool)
+        duplicate[events] |= seen
         return duplicate, novel
+
+    def _repeated(
+        self, embedding: npt.NDArray[np.float16], slots: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.bool_]:
+        """Whether each subject asked exactly this lately, shape (kinds,); from now on it has."""
+        digest = int.from_bytes(blake2b(embedding.tobytes(), digest_size=8).digest(), "little") | 1
+        remembered = self._table.rows["recent"]
+        repeated = np.zeros(len(slots), np.bool_)
+        for kind, slot in enumerate(slots.tolist()):
+            if slot >= 0:
+                recent = remembered[slot].tolist()
+                repeated[kind] = digest in recent
+                recent.remove(digest if repeated[kind] else recent[-1])
+                remembered[slot] = [digest, *recent]
+        return repeated
 
     def _see(self, slots: npt.NDArray[np.intp], times: npt.NDArray[np.int64]) -> None:
         """Note when each subject was seen first and last, on the log's clock."""

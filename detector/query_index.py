@@ -10,7 +10,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from detector.domain import Domain, product
+from detector.base_domain import BaseDomain
+from detector.domain import product
 from detector.errors import DetectorError
 from detector.subjects import SubjectKey
 
@@ -74,7 +75,7 @@ class QueryIndex:
     """
 
     def __init__(
-        self, domain: Domain, kinds: int, near_duplicate: float, *, half: int = HALF, count: int = 0
+        self, domain: BaseDomain, kinds: int, near_duplicate: float, *, half: int = HALF, count: int = 0
     ) -> None:
         self.count = count
         self._domain = domain
@@ -83,7 +84,7 @@ class QueryIndex:
         self._generations = [domain.empty_index(), domain.empty_index()]
         size = 2 * half
         self._pool = QueryPool(
-            np.zeros((size, domain.reference.shape[1]), np.float16),
+            np.zeros((size, domain.centroids.shape[1]), np.float16),
             np.zeros(size, np.uint64),
             np.zeros((size, kinds), np.int64),
         )

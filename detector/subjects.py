@@ -36,6 +36,7 @@ STATE: np.dtype[np.void] = np.dtype(
         ("bucket_hits", "<i8", (len(LEVELS),)),  # and how many of them hit, by level
         ("bucket_queries", "<i8"),  # all events of the open bucket
         ("bucket_foreign", "<i8"),  # and how many of them hit at the first level
+        ("recent", "<u8", (8,)),  # hashes of its latest different foreign queries, the last one first
         ("evidence", "<f8"),  # E after the latest event
         ("exposure", "<f8"),  # G after the latest event
         ("first_seen", "<i8"),  # event time of the first query, ms

@@ -54,9 +54,7 @@ def in_chunks(forward: Forward, rows: npt.NDArray[Any], size: int) -> tuple[list
     return pieces, size
 
 
-def in_parallel(
-    forward: Forward, rows: npt.NDArray[Any], size: int, workers: Executor
-) -> list[torch.Tensor]:
+def in_parallel(forward: Forward, rows: npt.NDArray[Any], size: int, workers: Executor) -> list[torch.Tensor]:
     """Run a model over rows as `in_chunks` does, several chunks at a time.
 
     On a CPU one chunk on each core beats one chunk on all cores: no core waits for another within a layer,

@@ -109,6 +109,7 @@ def decode(data: bytes, preprocess: Preprocess, limits: DecodeLimits = _LIMITS) 
         with Image.open(BytesIO(data), formats=limits.formats) as image:
             _check_size(image, preprocess, limits)
             picture = _upright(_rgb(image), image)
+        pixels, bits = preprocess.fit(picture), fingerprint(picture)
     except DecodeError:
         raise
     except UnidentifiedImageError:
@@ -117,8 +118,8 @@ def decode(data: bytes, preprocess: Preprocess, limits: DecodeLimits = _LIMITS) 
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DecodeError(f"the picture has too many pixels: {error}") from error
     except _FAILURES as error:
-        raise DecodeError(f"broken picture: {error or type(error).__name__}") from error
-    return Picture(preprocess.fit(picture), fingerprint(picture), blake2b(data, digest_size=16).digest())
+        raise DecodeError(f"broken picture: {str(error) or type(error).__name__}") from error
+    return Picture(pixels, bits, blake2b(data, digest_size=16).digest())
 
 
 def fingerprint(picture: Image.Image) -> int:

@@ -12,13 +12,13 @@ __all__ = ["translate", "unfit"]
 
 _Meaning = tuple[type[StorageError], str, str]
 
-_LATER = "it is tried again when the command is started again; nothing of this batch was kept"
+_LATER = "nothing of this batch was kept; it can be tried again"
 
 _SQLITE: dict[int, _Meaning] = {
     sqlite3.SQLITE_BUSY: (
         UnavailableError,
         "the database is locked",
-        "another process has held the write lock for 30 s: `fuser FILE` names it; end it and start again",
+        "another process has held the write lock for 30 s: `fuser FILE` names it; end it",
     ),
     sqlite3.SQLITE_LOCKED: (UnavailableError, "a table is locked", _LATER),
     sqlite3.SQLITE_FULL: (

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 
 from sqlalchemy import Connection, func, insert, select
 
 from storage import schema
-from storage.records import NovelQuery, QueryRecord, StoredQuery
+from storage.records import NovelQuery, Occurrence, QueryRecord, StoredQuery
 from storage.statements import chunks
 
 __all__ = ["add", "existing", "novel_count", "novel_since", "page", "scores", "take_turn"]
 
 _QUERIES = schema.queries
+_FIELDS = tuple(field.name for field in fields(QueryRecord))
 _TURN = 0x62616E6B656E  # "banken", among the advisory locks of the database
 
 
@@ -27,22 +29,22 @@ def add(connection: Connection, records: Sequence[QueryRecord]) -> None:
         connection.execute(insert(_QUERIES), [_parameters(record) for record in records])
 
 
-def existing(
-    connection: Connection, endpoint: str, event_ids: Sequence[str]
-) -> dict[str, tuple[str, str, int, int]]:
-    """Those of the event ids that the endpoint has stored already.
-
-    Returns:
-        source, partition, offset and item of each: where its record stood.
-    """
+def existing(connection: Connection, endpoint: str, event_ids: Sequence[str]) -> dict[str, Occurrence]:
+    """Those of the event ids that the endpoint has stored already, and of what record each is."""
     columns = _QUERIES.c
     statement = select(
-        columns.event_id, columns.source, columns.partition, columns.offset, columns.item
+        columns.event_id,
+        columns.source,
+        columns.partition,
+        columns.offset,
+        columns.item,
+        columns.client,
+        columns.embedding,
     ).where(columns.endpoint == endpoint)
     return {
-        event_id: (source, partition, offset, item)
+        event_id: Occurrence((source, partition, offset, item), client, embedding)
         for chunk in chunks(event_ids)
-        for event_id, source, partition, offset, item in connection.execute(
+        for event_id, source, partition, offset, item, client, embedding in connection.execute(
             statement.where(columns.event_id.in_(chunk))
         )
     }
@@ -117,7 +119,7 @@ def page(
         statement = statement.where(_QUERIES.c.id < before)
     rows = connection.execute(statement.order_by(_QUERIES.c.id.desc()).limit(limit))
     # The columns after the id come in the order of the record's fields; a test holds that.
-    return [StoredQuery(row_id, QueryRecord(*fields)) for row_id, *fields in rows]
+    return [StoredQuery(row_id, QueryRecord(*row)) for row_id, *row in rows]
 
 
 def scores(connection: Connection, endpoint: str) -> Iterator[tuple[str, float]]:
@@ -128,26 +130,4 @@ def scores(connection: Connection, endpoint: str) -> Iterator[tuple[str, float]]
 
 
 def _parameters(record: QueryRecord) -> dict[str, object]:
-    return {
-        "endpoint": record.endpoint,
-        "client": record.client,
-        "event_id": record.event_id,
-        "event_time": record.event_time,
-        "source": record.source,
-        "partition": record.partition,
-        "offset": record.offset,
-        "item": record.item,
-        "content": record.content,
-        "fingerprint": record.fingerprint,
-        "embedding": record.embedding,
-        "encoder": record.encoder,
-        "score": record.score,
-        "p_value": record.p_value,
-        "cell": record.cell,
-        "hits": record.hits,
-        "duplicate": record.duplicate,
-        "novel": record.novel,
-        "groups": record.groups,
-        "response": record.response,
-        "attributes": record.attributes,
-    }
+    return {name: getattr(record, name) for name in _FIELDS}

@@ -18,6 +18,7 @@ __all__ = [
     "FindingStep",
     "Member",
     "NovelQuery",
+    "Occurrence",
     "OutboxEntry",
     "QueryRecord",
     "SourceOffset",
@@ -168,6 +169,27 @@ class NovelQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Occurrence:
+    """What tells a record that comes again from another one that bears its id.
+
+    Attributes:
+        place: source, partition, offset and item.
+        client: who asked.
+        embedding: as in :class:`QueryRecord`.
+    """
+
+    place: tuple[str, str, int, int]
+    client: str
+    embedding: bytes
+
+    def repeats(self, earlier: Occurrence) -> bool:
+        """Whether it is the earlier record: there again, or moved (its file was renamed or compressed)."""
+        return self.place == earlier.place or (
+            (self.client, self.embedding) == (earlier.client, earlier.embedding)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FindingRecord:
     """A finding and what an analyst did about it.
 
@@ -234,7 +256,8 @@ class SourceOffset:
         source: canonical URI.
         partition: partition or file generation.
         next_offset: offset of the first record that is not yet committed.
-        cursor: what the source itself needs to go on, e.g. inode and head fingerprint of a file, or None.
+        cursor: what the source itself needs to know the place again, or None. Of a log file it is
+            ``number:length:crc`` of the last line: the generation's number, the line's bytes and checksum.
     """
 
     source: str

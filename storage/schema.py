@@ -298,5 +298,6 @@ dead_letters = Table(
     Column("reason", Text, nullable=False),
     Column("raw", Bytes, nullable=False),
     Column("event_id", Text),
-    UniqueConstraint("source", "partition", "offset", "item", "stage"),
+    Column("digest", Bytes, nullable=False),
+    UniqueConstraint("source", "partition", "offset", "item", "stage", "digest"),
 )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Embedded", "Embedder", "Pending", "mismatch", "refused"]
 
+_TEXT = ":text"
+"""Ends the weights of a text's vector: texts lie apart from pictures, as those of another encoder do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
@@ -31,7 +34,7 @@ class Embedded:
     Attributes:
         event: the query.
         embedding: L2-normalised float16, shape (d,).
-        weights: hash of the weights that made it.
+        weights: hash of the weights that made it; ends in ``:text`` where the text tower did.
         fingerprint: perceptual hash of the picture; None where there was none.
         content: hash of the picture's bytes; None where there was none.
     """
@@ -129,7 +132,7 @@ class Embedder:
         if texts:
             rows = self.encoder.embed_text([text for _, text in texts.values()])
             for (i, (event, _)), vector in zip(texts.items(), rows, strict=True):
-                results[i] = Embedded(event, vector, self.encoder.identity.weights)
+                results[i] = Embedded(event, vector, self.encoder.identity.weights + _TEXT)
         return [results[i] for i in range(len(batch))]
 
     def _encode(self, pictures: Sequence[Picture]) -> dict[bytes, npt.NDArray[np.float16]]:
@@ -152,6 +155,10 @@ class Embedder:
 
 def mismatch(item: Embedded, expected: EncoderKey) -> str | None:
     """Why a vector is none of the encoder that was expected, or None."""
+    if item.weights == expected.weights + _TEXT:
+        return "it is a text query, and the baseline is one of pictures: fit an endpoint on a log of texts"
+    if item.weights + _TEXT == expected.weights:
+        return "it is a picture, and the baseline is one of texts: fit an endpoint on pictures"
     if item.weights != expected.weights:
         return (
             f"its embedding comes from weights {item.weights[:12]}, the baseline's from {expected.name} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from streams.embedding import Embedded, Embedder, Pending, mismatch
 from streams.errors import ParseError, StreamError
 from streams.events import Coordinates, DeadLetter, QueryEvent
 from streams.formats import Format, named
+from streams.prompts import declare, read_prompts
 from streams.sources import Record, open_source
 from streams.sources.files import file_uri
 from streams.watched import batch_of
 
-__all__ = ["Fitted", "Progress", "fit", "read_reference"]
+__all__ = ["Fitted", "Progress", "fit", "fit_prompts", "read_reference"]
 
 Progress = Callable[[str, int], None]
 """Called with what is being read ("reference", "trusted") and how many queries of it are done."""
@@ -41,12 +42,14 @@ class Fitted:
         reference: images used.
         trusted: queries of the trusted history used.
         skipped: what could not be read, of both.
+        prompts: what declares the domain where no images do.
     """
 
     baseline: Baseline
     reference: int
     trusted: int
     skipped: tuple[DeadLetter, ...]
+    prompts: tuple[str, ...] = ()
 
 
 def fit(
@@ -86,23 +89,66 @@ def fit(
     _check_readable(reference, len(vectors), skipped)
     assert encoder is not None
     baseline = Baseline.fit(endpoint, encoder, np.stack(vectors))
-    if trusted is None:
-        return Fitted(baseline, len(vectors), 0, tuple(skipped))
-    unread = len(skipped)
+    fitted = Fitted(baseline, len(vectors), 0, tuple(skipped))
+    return fitted if trusted is None else _trusting(fitted, trusted, embedder, format_name, on_progress)
+
+
+def fit_prompts(
+    endpoint: str,
+    prompts: str,
+    embedder: Embedder,
+    *,
+    trusted: str | None = None,
+    format_name: str | None = None,
+    on_progress: Progress = lambda stage, done: None,
+) -> Fitted:
+    """Declare an endpoint's domain in words, where there are no reference images.
+
+    Args:
+        endpoint: the model that it is for.
+        prompts: a file that `streams.prompts.read_prompts` reads.
+        embedder: its encoder embeds the prompts.
+        trusted: a log of honest clients' queries; without it the benign rates are those of other domains
+            that were declared in words.
+        format_name: format of the log; detected by content if None.
+        on_progress: told how far it is.
+
+    Raises:
+        StreamError: no prompts, or a trusted history that cannot be used.
+        EncoderError: the encoder has no calibration for prompts.
+    """
+    lines = read_prompts(prompts)
+    baseline = declare(endpoint, lines, embedder.encoder)
+    fitted = Fitted(baseline, 0, 0, (), lines)
+    return fitted if trusted is None else _trusting(fitted, trusted, embedder, format_name, on_progress)
+
+
+def _trusting(
+    fitted: Fitted, trusted: str, embedder: Embedder, format_name: str | None, on_progress: Progress
+) -> Fitted:
+    """The same with the benign rates of a trusted history."""
+    baseline = fitted.baseline
+    skipped: list[DeadLetter] = []
     counted = 0
 
     def history() -> Iterator[Batch]:
         nonlocal counted
-        queries = _embed(_log(trusted, endpoint, format_name), embedder, skipped, "trusted", on_progress)
+        log = _log(trusted, baseline.endpoint, format_name)
+        queries = _embed(log, embedder, skipped, "trusted", on_progress)
         while items := list(islice(queries, _BATCH)):
             for item in items:
-                _check_encoder(item, encoder)
+                _check_encoder(item, baseline.encoder)
             counted += len(items)
             yield batch_of(items, ())
 
     rates = rates_of(baseline, history())
-    _check_readable(trusted, counted, skipped[unread:])
-    return Fitted(baseline.with_rates(rates), len(vectors), counted, tuple(skipped))
+    _check_readable(trusted, counted, skipped)
+    return replace(
+        fitted,
+        baseline=baseline.with_rates(rates),
+        trusted=counted,
+        skipped=(*fitted.skipped, *skipped),
+    )
 
 
 def read_reference(
@@ -217,7 +263,7 @@ def _encoder_of(item: Embedded, embedder: Embedder) -> EncoderKey:
     """Which encoder made an embedding: ours, or the one that the log names."""
     if item.event.embedding is None:
         identity = embedder.encoder.identity
-        return EncoderKey(identity.name, identity.weights, identity.dim)
+        return EncoderKey(identity.name, item.weights, identity.dim)
     return EncoderKey(f"given embeddings ({item.weights[:12]})", item.weights, len(item.embedding))
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
+import structlog
 from sqlalchemy import Connection
 
+import storage.baselines
 import storage.dead_letters
 import storage.offsets
 import storage.queries
@@ -17,23 +21,33 @@ from detector.evidence import EvidenceRule
 from detector.findings import FindingChange
 from detector.groups import DEFAULT_GROUPS
 from storage.database import Database
-from storage.records import DeadLetterRecord, SourceOffset
+from storage.errors import UnavailableError
+from storage.records import DeadLetterRecord, Occurrence, SourceOffset
 from streams.embedding import Embedded, Embedder, Pending, refused
 from streams.errors import ParseError, StreamError
 from streams.events import DeadLetter, QueryEvent
 from streams.formats import Format
+from streams.formats.fields import EPOCH
 from streams.sources import Position, Record, Source
-from streams.watched import Judgement, WatchedEndpoint, load_baseline, store
+from streams.watched import Judgement, WatchedEndpoint, load_baseline, store, stored_embedding
 
 __all__ = ["BatchReport", "Feed", "Pipeline", "Rules"]
 
 HOUR = 3_600_000
+
+_log = structlog.get_logger(__name__)
 
 _BATCH_BYTES = 32 * 1024 * 1024
 """A batch of large pictures ends early: two batches are in memory, as records and as pictures."""
 
 _LOOK = 0.1
 """Longest wait of one poll, in seconds: so quickly a stopped pipeline leaves."""
+
+_LONGEST_WAIT = 60.0
+"""Between two attempts at a database that is out of reach, in seconds; the first wait is one second."""
+
+_PICTURE = re.compile(rb'("b64"\s*:\s*")((?:[^"\\]+|\\.?)*)"?', re.DOTALL)
+"""A picture in a line of JSON, also one that is cut short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,8 @@ class Rules:
         capacity: subjects of an endpoint kept in memory.
         raw_bytes: how much of a bad record its dead letter keeps.
         max_future: how far ahead of the clock an event may be, ms.
+        patience: how long a batch is tried again while the database is locked, full or out of reach, in
+            seconds of waiting; None for as long as it takes.
     """
 
     consumer: str = "banken"
@@ -67,6 +83,7 @@ class Rules:
     capacity: int = 200_000
     raw_bytes: int = 4096
     max_future: int = 24 * HOUR
+    patience: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +97,7 @@ class BatchReport:
         changes: steps in findings' lives.
         latest: latest event time, ms; None for a batch without queries.
         repeated: queries left out because the same record was judged before: standard input was piped in
-            again, or another consumer has read it.
+            again, a file was renamed, or another consumer has read it.
     """
 
     queries: int
@@ -93,10 +110,17 @@ class BatchReport:
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    """Polled and parsed records, in order, whose pictures are being decoded, and where to resume after."""
+    """Polled and parsed records, in order, whose pictures are being decoded.
+
+    Attributes:
+        items: their queries.
+        resume: where to go on after them, by source and partition.
+        fault: why there is no more after them.
+    """
 
     items: tuple[Pending | DeadLetter, ...]
     resume: Mapping[tuple[str, str], Position]
+    fault: StreamError | None = None
 
 
 class Pipeline:
@@ -135,8 +159,11 @@ class Pipeline:
         4. When ``stop`` is set, the batch in hand is finished and the one being decoded is left: its
            offsets are not committed, so the next run reads it again.
 
+        5. While the database cannot be written to for the moment, the batch in hand is kept and tried again
+            (``Rules.patience``).
+
         Raises:
-            StreamError: a source is gone, or given twice.
+            StreamError: a source is gone or damaged, and what came before is committed; or given twice.
             StorageError: the database refused; nothing of the batch was written.
             EncoderError: the encoder cannot be loaded.
         """
@@ -145,7 +172,10 @@ class Pipeline:
         while not stop.is_set():
             gathered = self._gather(feeds, stop, wait=ready is None)
             if ready is not None:
-                on_batch(self._process(ready))
+                self._process(ready, stop, on_batch)
+            if gathered.fault is not None:
+                self._process(gathered, stop, on_batch)
+                raise gathered.fault
             if not gathered.resume and _exhausted(feeds):
                 break
             ready = gathered if gathered.resume else None
@@ -171,73 +201,102 @@ class Pipeline:
         items: list[Pending | DeadLetter] = []
         resume: dict[tuple[str, str], Position] = {}
         room, size, idle = self._rules.batch_size, 0, False
+        fault: StreamError | None = None
         deadline = time.monotonic() + self._rules.batch_seconds
         while room > 0 and size < _BATCH_BYTES and not stop.is_set():
-            left = deadline - time.monotonic()
-            records = self._poll(feeds, room, max(0.0, min(_LOOK, left)) if idle else 0.0)
-            for feed, record in records:
-                resume[feed.source.uri, record.next.partition] = record.next
-                size += _size(record)
-                items.extend(
-                    parsed if isinstance(parsed, DeadLetter) else self._embedder.submit(parsed)
-                    for parsed in self._parse(feed.format, record)
-                )
-            room -= len(records)
-            idle = not records
+            left, before = deadline - time.monotonic(), room
+            try:
+                for feed, record in self._poll(feeds, room, max(0.0, min(_LOOK, left)) if idle else 0.0):
+                    resume[feed.source.uri, record.next.partition] = record.next
+                    size += _size(record)
+                    items.extend(
+                        parsed if isinstance(parsed, DeadLetter) else self._embedder.submit(parsed)
+                        for parsed in self._parse(feed.format, record)
+                    )
+                    room -= 1
+            except StreamError as error:
+                fault = error
+                break
+            idle = room == before
             if left <= 0 or (idle and (not wait or _exhausted(feeds))):
                 break
-        return _Gathered(tuple(items), resume)
+        return _Gathered(tuple(items), resume, fault)
 
-    def _poll(self, feeds: Sequence[Feed], room: int, timeout: float) -> list[tuple[Feed, Record]]:
+    def _poll(self, feeds: Sequence[Feed], room: int, timeout: float) -> Iterator[tuple[Feed, Record]]:
         """One round over the sources, each time beginning with another one, so that none starves the rest."""
         first = self._rounds % len(feeds)
         self._rounds += 1
-        records: list[tuple[Feed, Record]] = []
         for feed in (*feeds[first:], *feeds[:first]):
-            left = room - len(records)
-            if left > 0:
-                records += ((feed, record) for record in feed.source.poll(left, timeout / len(feeds)))
-        return records
+            if room > 0:
+                records = feed.source.poll(room, timeout / len(feeds))
+                room -= len(records)
+                yield from ((feed, record) for record in records)
 
     def _parse(self, format_: Format, record: Record) -> Sequence[QueryEvent | DeadLetter]:
         try:
             events = format_.parse(record)
         except ParseError as error:
-            raw = record.value if isinstance(record.value, bytes) else b""
+            raw = _without_pictures(record.value)[: self._rules.raw_bytes]
             at = replace(record.at, item=error.item)
-            return [
-                DeadLetter(at, "parse", error.reason, raw[: self._rules.raw_bytes], event_id=error.event_id)
-            ]
+            return [DeadLetter(at, "parse", error.reason, raw, event_id=error.event_id)]
         return events if self._clock is None else [self._timely(event, self._clock()) for event in events]
 
     def _timely(self, event: QueryEvent, now: int) -> QueryEvent | DeadLetter:
         """An event, or its dead letter if its time is further ahead than clocks may differ."""
-        ahead, allowed = event.time - now, self._rules.max_future
-        if ahead <= allowed:
+        allowed = self._rules.max_future
+        if event.time - now <= allowed:
             return event
-        reason = (
-            f"its time is {ahead / HOUR:,.1f} h ahead of this machine's clock, {allowed / HOUR:g} h may be"
-        )
-        return refused(event, "validate", f"{reason}: check the logger's clock and this one")
+        # How far ahead is not said: the letter of the same record is the same whenever it is read.
+        moment = EPOCH + timedelta(milliseconds=event.time)
+        ahead = f"over {allowed / HOUR:g} h ahead of this machine's clock"
+        reason = f"its time, {moment:%Y-%m-%d %H:%M} UTC, is {ahead}: check the logger's clock and this one"
+        return refused(event, "validate", reason)
 
-    def _process(self, gathered: _Gathered) -> BatchReport:
-        """Encode, judge and commit a batch.
+    def _process(
+        self, gathered: _Gathered, stop: threading.Event, on_batch: Callable[[BatchReport], None]
+    ) -> None:
+        """Encode a batch, then judge and commit it, again and again while the database is out of reach.
 
-        1. Encode, outside the transaction: it is what takes time.
-        2. In one transaction: advance the offsets first, which locks them, and where another worker has moved
+        Encoding is what takes time: it is outside the transaction, and done once.
+        """
+        if not gathered.resume:
+            return
+        results = self._embedder.embed(gathered.items)
+        wait, waited, patience = 1.0, 0.0, self._rules.patience
+        while True:
+            try:
+                report = self._commit(list(results), gathered.resume)
+            except UnavailableError as error:
+                left = _LONGEST_WAIT if patience is None else patience - waited
+                if left <= 0:
+                    raise
+                pause = min(wait, left)
+                _log.warning("database unavailable", error=str(error), again_in=pause)
+            else:
+                on_batch(report)
+                return
+            if stop.wait(pause):
+                return
+            wait, waited = min(2 * wait, _LONGEST_WAIT), waited + pause
+
+    def _commit(
+        self, results: list[Embedded | DeadLetter], resume: Mapping[tuple[str, str], Position]
+    ) -> BatchReport:
+        """Judge and commit a batch.
+
+        1. In one transaction: advance the offsets first, which locks them, and where another worker has moved
            one, fences this one off; leave out what is stored already; judge each endpoint's queries; write
            queries, subjects, findings and dead letters.
-        3. After any failure the monitors are ahead of the database, and where another worker has stored
+        2. After any failure the monitors are ahead of the database, and where another worker has stored
            queries from other sources they are behind: they are dropped, and read again.
         """
-        results = self._embedder.embed(gathered.items)
         by_endpoint: defaultdict[str, dict[int, Embedded]] = defaultdict(dict)
         for place, result in enumerate(results):
             if isinstance(result, Embedded):
                 by_endpoint[result.event.endpoint][place] = result
         try:
             with self._database.transaction() as connection:
-                self._advance(connection, gathered.resume)
+                self._advance(connection, resume)
                 if storage.queries.take_turn(connection) != self._latest:
                     self._watched.clear()
                 judgements = [
@@ -252,7 +311,7 @@ class Pipeline:
         except BaseException:
             self._watched.clear()
             raise
-        self._committed |= {key: position.offset for key, position in gathered.resume.items()}
+        self._committed |= {key: position.offset for key, position in resume.items()}
         for watched in self._watched.values():
             watched.committed()
         records = [record for judgement in judgements for record in judgement.records.values()]
@@ -292,25 +351,30 @@ class Pipeline:
         good: dict[int, Embedded] = {}
         for place, item in queries.items():
             event, at = item.event, item.event.at
-            stood = (at.source, at.partition, at.offset, at.item)
-            if seen.get(event.id) == stood:
+            occurrence = Occurrence(
+                (at.source, at.partition, at.offset, at.item), event.client, stored_embedding(item)
+            )
+            earlier = seen.get(event.id)
+            if earlier is not None and occurrence.repeats(earlier):
                 continue
-            if event.id in seen:
+            if earlier is not None:
                 fault: str | None = (
                     f"query id {event.id} was seen before in endpoint {endpoint}; ids must be unique"
                 )
             else:
                 fault = watched.fault(item)
             if fault is None:
-                seen[event.id] = stood
+                seen[event.id] = occurrence
                 good[place] = item
             else:
                 results[place] = refused(event, "validate", fault)
         return watched.judge(connection, good) if good else None
 
     def _endpoint(self, connection: Connection, endpoint: str) -> WatchedEndpoint | None:
-        """The endpoint with its stored state; None where it has no baseline."""
-        if endpoint not in self._watched:
+        """The endpoint with its stored state and the baseline in force; None where it has none."""
+        active = storage.baselines.active(connection, endpoint)
+        watched = self._watched.get(endpoint)
+        if active is None or watched is None or watched.baseline.content_hash != active.content_hash:
             baseline = load_baseline(connection, endpoint)
             if baseline is None:
                 return None
@@ -330,6 +394,13 @@ def _size(record: Record) -> int:
     if isinstance(record.value, bytes):
         return len(record.value)
     return sum(len(cell) for cell in record.value.values() if isinstance(cell, bytes | str))
+
+
+def _without_pictures(value: bytes | Mapping[str, object]) -> bytes:
+    """What a dead letter may keep of a record: of a line all but its picture, of a row nothing."""
+    if not isinstance(value, bytes):
+        return b""
+    return _PICTURE.sub(lambda found: b'%s<%d bytes>"' % (found[1], len(found[2])), value)
 
 
 def _letter(dead: DeadLetter) -> DeadLetterRecord:

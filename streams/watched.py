@@ -26,10 +26,11 @@ from detector.subjects import CLIENT, SubjectKey, SubjectRow
 from storage.records import Member, QueryRecord
 from streams.embedding import Embedded, mismatch
 
-__all__ = ["Judgement", "WatchedEndpoint", "batch_of", "load_baseline", "store"]
+__all__ = ["Judgement", "WatchedEndpoint", "batch_of", "load_baseline", "store", "stored_embedding"]
 
-LONGEST_SUBJECT = 800
-"""Bytes in the name of a client or group: two of them share an index row, and PostgreSQL's has 2,704."""
+LONGEST_CLIENT = 800
+LONGEST_ENDPOINT = 512
+"""Bytes. PostgreSQL's index rows have 2,704: an endpoint with a client and a group, or with a query's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,13 @@ class WatchedEndpoint:
 
     def fault(self, item: Embedded) -> str | None:
         """Why a query cannot be judged here, or None."""
-        keys = SubjectKey(CLIENT, item.event.client), *groups_of(item.event.attributes, self._monitor.groups)
-        for key in keys:
-            if key is not None and (size := len(key.value.encode())) > LONGEST_SUBJECT:
-                return f"its {key.kind} has {size} bytes; at most {LONGEST_SUBJECT} are allowed"
+        event = item.event
+        for field, name, longest in (
+            ("client", event.client, LONGEST_CLIENT),
+            ("endpoint", event.endpoint, LONGEST_ENDPOINT),
+        ):
+            if (size := len(name.encode())) > longest:
+                return f"its {field} has {size} bytes; at most {longest} are allowed"
         return mismatch(item, self.baseline.encoder)
 
     def judge(self, connection: Connection, queries: Mapping[int, Embedded]) -> Judgement:
@@ -152,6 +156,11 @@ def load_baseline(connection: Connection, endpoint: str, version: int | None = N
     )
 
 
+def stored_embedding(item: Embedded) -> bytes:
+    """A query's vector as it lies in the database: little-endian float16."""
+    return item.embedding.astype("<f2").tobytes()
+
+
 def batch_of(embedded: Sequence[Embedded], groups: Sequence[str]) -> Batch:
     """What the detector needs to know of embedded events."""
     events = [item.event for item in embedded]
@@ -203,7 +212,7 @@ def _record(item: Embedded, batch: Batch, seen: Observation, i: int) -> QueryRec
         item=event.at.item,
         content=item.content,
         fingerprint=item.fingerprint,
-        embedding=item.embedding.astype("<f2").tobytes(),
+        embedding=stored_embedding(item),
         encoder=item.weights,
         score=float(seen.verdict.scores[i]),
         p_value=float(seen.verdict.p_values[i]),

@@ -197,6 +197,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("raw", sa.LargeBinary, nullable=False),
         sa.Column("event_id", sa.Text),
+        sa.Column("digest", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_dead_letters"),
         sa.UniqueConstraint(
             "source",
@@ -204,7 +205,8 @@ def upgrade() -> None:
             "offset",
             "item",
             "stage",
-            name="uq_dead_letters_source_partition_offset_item_stage",
+            "digest",
+            name="uq_dead_letters_source_partition_offset_item_stage_digest",
         ),
     )
 

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,7 @@ import storage.findings
 from console.current import as_of_now, members_of
 from console.demo.scoreboard import scoreboard
 from console.fit import embedder_of, fit_and_store
+from console.opening import opened
 from console.options import Device, EncoderSpec
 from console.output import error_console, findings_table, out
 from console.settings import Settings, load_settings
@@ -55,13 +56,10 @@ def demo(
     out.record = picture is not None
     with _workplace(directory) as place:
         settings = load_settings(db=f"sqlite:///{place / 'banken.db'}", encoder=encoder, device=device)
-        database = Database.open(settings.db)
-        try:
+        with opened(settings) as database:
             with embedder_of(settings) as embedder:
                 _run(database, embedder, settings, place)
             _report(database)
-        finally:
-            database.close()
         out.print(f"\n{time.monotonic() - started:.0f} s in all.")
         if picture is not None:
             out.save_svg(str(picture), title="banken demo")
@@ -104,15 +102,14 @@ def _run(database: Database, embedder: Embedder, settings: Settings, place: Path
     log = place / "log.jsonl"
     write_native(DATA / "log.parquet", log)
     out.print("[bold]2. Watch[/bold]  banken watch --source log.jsonl --once")
-    source = open_source(str(log), once=True)
     screen = Screen("log.jsonl")
     with (
+        closing(open_source(str(log), once=True)) as source,
         stop_on_signals() as stop,
         Live(screen, console=error_console, auto_refresh=error_console.is_terminal),
     ):
         Pipeline(database, embedder, settings.rules).run([Feed(source, named(None))], stop, screen.add)
         _interrupted(stop)
-    source.close()
 
 
 def _interrupted(stop: threading.Event) -> None:

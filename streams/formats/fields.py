@@ -7,10 +7,13 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
+from storage.text import escaped
 from streams.errors import ParseError
 from streams.events import Response
 
@@ -19,7 +22,8 @@ __all__ = ["attributes", "base64_image", "embedding", "response", "string", "tim
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 LONGEST_NAME = 512
-LONGEST_ATTRIBUTE = 4096
+LONGEST_ATTRIBUTE = 800
+"""Bytes: a group is named by an attribute, and that name is part of index rows."""
 
 # An integer below this is a time before March 1973 in milliseconds, or a recent one in seconds.
 SMALLEST_MS = 100_000_000_000
@@ -160,53 +164,61 @@ def embedding(value: object) -> npt.NDArray[np.float32]:
 
 
 def response(label: object, scores: object) -> Response:
-    """Check an answer; both parts may be absent (None).
+    """Read an answer; both parts may be absent (None).
 
-    Raises:
-        ParseError: a label that is no string, or scores that are not finite numbers by label.
+    A caller may have a say in the answer, and must not escape being judged by it: what is unusable is left
+    out, which is a label that is no name, and scores that are not finite numbers by label.
     """
-    checked = None if label is None else string(label, "response.label")
-    if scores is None:
-        return Response(checked)
     if isinstance(scores, str):  # a table without nested columns holds them as JSON
         try:
             scores = json.loads(scores)
-        except ValueError:
-            raise ParseError("response.scores is text, but no JSON") from None
-    if not isinstance(scores, Mapping):
-        raise ParseError(f"response.scores must be an object of numbers by label, not {kind(scores)}")
-    numbers: dict[str, float] = {}
-    for name, score in scores.items():
-        string(name, "a label in response.scores")
-        if type(score) not in (float, int):
-            raise ParseError(f"response.scores[{name!r}] must be a number, not {kind(score)}")
-        try:
-            numbers[name] = float(score)
-        except OverflowError:
-            numbers[name] = math.inf
-        if not math.isfinite(numbers[name]):
-            raise ParseError(f"response.scores[{name!r}] is not a finite number")
-    return Response(checked, numbers)
+        except (ValueError, RecursionError):
+            scores = None
+    numbers = scores if isinstance(scores, Mapping) else {}
+    return Response(
+        label if _is_name(label) else None,
+        {name: float(score) for name, score in numbers.items() if _is_name(name) and _is_finite(score)},
+    )
 
 
 def attributes(value: object) -> dict[str, str]:
-    """Check attributes and turn their values to strings; nulls are left out, nested values become JSON.
+    """Turn attributes to strings that can be stored; nulls are left out, nested values become JSON.
+
+    A caller writes some of them, its user agent say, and must not escape being judged by them: what no
+    database holds is escaped, and of a long text the beginning and a hash are kept.
 
     Raises:
-        ParseError: no object, or a name or value that cannot be stored.
+        ParseError: no object.
     """
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise ParseError(f"attributes must be an object, not {kind(value)}")
     return {
-        string(name, "a name in attributes"): _storable(name, item)
-        for name, item in value.items()
-        if item is not None and item != ""
+        _storable(name): _storable(item) for name, item in value.items() if item is not None and item != ""
     }
 
 
-def _storable(name: str, item: object) -> str:
+def _storable(item: object) -> str:
     if not isinstance(item, str):
         item = json.dumps(item, ensure_ascii=False, sort_keys=True, default=str)
-    return item if item.isspace() else string(item, f"attributes.{name}", LONGEST_ATTRIBUTE)
+    text = escaped(item)
+    data = text.encode()
+    if len(data) <= LONGEST_ATTRIBUTE:
+        return text
+    return f"{text[:200]}…{blake2b(data, digest_size=8).hexdigest()}"
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    try:
+        string(value, "")
+    except ParseError:
+        return False
+    return True
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    try:
+        return type(value) in (float, int) and math.isfinite(value)  # type: ignore[arg-type]
+    except OverflowError:  # an integer beyond float64
+        return False

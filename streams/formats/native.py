@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from streams.errors import ParseError
-from streams.events import Coordinates, QueryEvent
+from streams.events import Coordinates, QueryEvent, Response
 from streams.formats import fields
 from streams.formats.format import Format, json_object
 from streams.sources.source import Record
@@ -59,21 +59,20 @@ class Native(Format):
 
 
 def _event(event_id: str, line: dict[str, object], at: Coordinates) -> QueryEvent:
-    answer = line.get("response")
-    if answer is not None:
-        if not isinstance(answer, dict):
-            raise ParseError(f"response must be an object, not {fields.kind(answer)}")
-        answer = fields.response(answer.get("label"), answer.get("scores"))
     return QueryEvent(
         id=event_id,
         time=fields.time_ms(line.get("time")),
         client=fields.string(line.get("client"), "client"),
         endpoint=fields.string(line.get("endpoint"), "endpoint"),
         at=at,
-        response=answer,
+        response=_response(line.get("response")),
         attributes=fields.attributes(line.get("attributes")),
         **_payload(line),
     )
+
+
+def _response(answer: object) -> Response | None:
+    return fields.response(answer.get("label"), answer.get("scores")) if isinstance(answer, dict) else None
 
 
 def _payload(line: dict[str, object]) -> dict[str, Any]:

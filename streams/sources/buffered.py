@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
+from streams.errors import StreamError
 from streams.events import Coordinates
 from streams.sources.lines import Line
 from streams.sources.source import Position, Record
@@ -31,6 +32,7 @@ class Buffered(ABC):
         self._records: deque[Record] = deque()
         self._ahead = 0
         self._ended = False
+        self._fault: StreamError | None = None
 
     @property
     def uri(self) -> str:
@@ -47,18 +49,26 @@ class Buffered(ABC):
         """Go to where an earlier run stopped; see `Source.seek`."""
 
     def poll(self, max_records: int, timeout: float) -> Sequence[Record]:
-        """Give out the next records; see `Source.poll`."""
+        """Give out the next records; see `Source.poll`. What lies before a fault is given out first."""
         deadline = time.monotonic() + timeout
         while True:
-            while len(self._records) < max_records and self._ahead < _READ_AHEAD and not self._ended:
-                if not self._advance():
-                    break
+            self._read_ahead(max_records)
+            if self._fault is not None and not self._records:
+                raise self._fault
             remaining = deadline - time.monotonic()
             if self._records or self._ended or remaining <= 0:
                 batch = [self._records.popleft() for _ in range(min(max_records, len(self._records)))]
                 self._ahead -= sum(_size(record.value) for record in batch)
                 return batch
             self._wait(min(self._interval, remaining))
+
+    def _read_ahead(self, max_records: int) -> None:
+        try:
+            while len(self._records) < max_records and self._ahead < _READ_AHEAD:
+                if self._ended or self._fault is not None or not self._advance():
+                    return
+        except StreamError as error:
+            self._fault = error
 
     @abstractmethod
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import urllib.parse
@@ -40,7 +41,8 @@ class FileSource(Buffered):
 
     Args:
         path: the file; while following it need not exist yet.
-        once: stop at the end; a last line without a line end is then a record. Otherwise it is waited for.
+        once: stop at the end; a last line without a line end is then a record if it is whole JSON, and else
+            left to the next run. Otherwise it is waited for.
         longest: most bytes in a line; longer ones come as records with a fault.
         grace: seconds that a renamed file must be quiet, with something in its successor, before it is left.
         interval: seconds between looks at a file that does not grow.
@@ -68,8 +70,10 @@ class FileSource(Buffered):
         self._number = 0  # counts generations, so that of all committed ones the last can be told
         self._known: dict[str, Position] = {}  # by partition, where we are in it
         self._left_at: float | None = None  # since when the current file is renamed and quiet
-        if once and not path.exists():
-            raise StreamError(f"no such file: {path}")
+        if not path.exists():
+            if once:
+                raise StreamError(f"no such file: {path}")
+            _log.warning("waiting for the file", source=self.uri, meaning="there is no such file yet")
 
     def seek(self, committed: Mapping[str, Position]) -> None:
         """Find the generation where an earlier run stopped, under whatever name."""
@@ -134,7 +138,7 @@ class FileSource(Buffered):
             self._leave(current)
             return True
         if self._once:
-            self._take(current, current.finish())
+            self._take_last(current)
             self._ended = True
         return False
 
@@ -151,6 +155,19 @@ class FileSource(Buffered):
             cursor = f"{self._number}:{line.end - line.offset}:{checksum(line.data)}"
             self._give(partition, cursor, [line])
             self._known[partition] = Position(partition, line.end, cursor)
+
+    def _take_last(self, current: Generation) -> None:
+        """Take a last line without a line end, unless a logger is still writing it."""
+        offset, lines = current.offset, current.finish()
+        if all(line.fault or _is_json(line.data) for line in lines):
+            self._take(current, lines)
+        else:
+            _log.warning(
+                "incomplete",
+                source=self.uri,
+                offset=offset,
+                meaning="the last line has no end and is no JSON yet; the next run reads it again",
+            )
 
     def _renamed(self, current: Generation) -> bool:
         """Whether the open file has lost its name to one that is in use, and has been quiet since."""
@@ -246,6 +263,15 @@ class FileSource(Buffered):
             return None
         except (StreamError, OSError) as error:
             raise StreamError(f"cannot read {path}: {error}") from error
+
+
+def _is_json(data: object) -> bool:
+    assert isinstance(data, bytes)
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parse(position: Position) -> tuple[int, int, int]:

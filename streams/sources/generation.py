@@ -147,8 +147,22 @@ class Generation:
         self._raw.close()
 
     def _read(self, size: int) -> bytes:
-        with self._guard():
-            return self._file.read(size) or b""
+        """Read so many bytes; fewer at the end, and before damage, which the next call then raises."""
+        data = b""
+        try:
+            with self._guard():
+                while len(data) < size and (more := self._read_some(size - len(data))):
+                    data += more
+        except StreamError:
+            if not data:
+                raise
+        return data
+
+    def _read_some(self, size: int) -> bytes:
+        # Of gzip a step at a time: a longer read that meets damage loses what it has read.
+        if isinstance(self._file, gzip.GzipFile):
+            return self._file.read1(size)
+        return self._file.read(size) or b""
 
     @contextmanager
     def _guard(self) -> Iterator[None]:

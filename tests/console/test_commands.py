@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from tests.console.conftest import Shop, domain, line
+from console.app import app
+from console.findings import explain
+from detector.findings import Finding, FindingState, Moment, Severity
+from detector.subjects import SubjectKey
+from storage.errors import StorageError
+from tests.console.conftest import Shop, domain, foreign, line
 
 Rows = Callable[..., list[dict[str, object]]]
 
@@ -70,7 +83,7 @@ def test_subjects_are_listed_searched_and_ranked(watched: Shop, rows: Rows) -> N
 
 def test_baselines_are_versions(watched: Shop, rows: Rows, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
-    moved = domain(np.random.default_rng(9), 900) + np.linspace(-2, 2, 32)
+    moved = domain(np.random.default_rng(9), 900) + np.linspace(-6, 6, 32)
     other.write_text("".join(line(i, "r", vector) + "\n" for i, vector in enumerate(moved)))
     assert watched.banken("fit", "shop", "--reference", str(other), "--no-activate").exit_code == 0
     assert [(row["version"], row["active"]) for row in rows("baselines", "list")] == [(1, True), (2, False)]
@@ -105,6 +118,155 @@ def test_hostile_names_cannot_reach_the_terminal(shop: Shop) -> None:
     assert "\x1b" not in printed
     assert "\u202e" not in printed
     assert "[bold]" in printed
+
+
+def test_hostile_names_of_endpoints_and_files_are_no_markup(shop: Shop) -> None:
+    """Square brackets are rich's markup; a closing tag that nothing opened would be an error."""
+    name = "[/x]\x1b[2J[red]"
+    hostile = shop.place / "\x1b\u202ehostile.jsonl"
+    for log in (shop.reference, shop.log):
+        hostile.write_text(
+            log.read_text().replace('"shop"', json.dumps(name)).replace('"thief"', json.dumps(name))
+        )
+        if log is shop.reference:
+            assert shop.banken("fit", name, "--reference", str(hostile)).exit_code == 0
+    with hostile.open("a") as log_file:
+        log_file.write(json.dumps({"id": name, name: name}) + "\n")
+    assert shop.banken("watch", "--source", str(hostile), "--once").exit_code == 0
+    (uid,) = {
+        one["uid"]
+        for one in map(json.loads, shop.banken("findings", "list", "--json").stdout.splitlines())
+        if one["subject"]["value"] == name
+    }
+    for command in (
+        ("findings", "list"),
+        ("findings", "show", uid),
+        ("subjects", "list", name),
+        ("subjects", "show", name, name),
+        ("subjects", "show", name, f"network:198.51.{sum(b'thief') % 200}.0/24"),
+        ("baselines", "list"),
+        ("baselines", "show", name),
+        ("baselines", "compare", name, "1", "1"),
+        ("baselines", "activate", name, "1"),
+        ("dead-letters", "list"),
+        ("dead-letters", "show", "1"),
+    ):
+        result = shop.banken(*command)
+        assert result.exit_code == 0, result.output
+        assert "\x1b" not in result.output
+        if name in command and "compare" not in command:
+            assert "[/x]" in result.output.replace("\n", ""), command
+
+
+def test_no_client_can_pose_as_a_network(shop: Shop) -> None:
+    shop.banken("fit", "shop", "--reference", str(shop.reference))
+    vectors = domain(np.random.default_rng(3), 3)
+    mask, other = "network:198.51.100.0/24", "user:alice"
+    ip = {"attributes": {"ip": "198.51.100.7"}}
+    shop.log.write_text(
+        "".join(line(i, c, vectors[i], **ip) + "\n" for i, c in enumerate([mask, other, other]))
+    )
+    shop.banken("watch", "--source", str(shop.log), "--once")
+
+    def shown(subject: str) -> tuple[object, object]:
+        one = json.loads(shop.banken("subjects", "show", "shop", subject, "--json").stdout)
+        return one["kind"], one["queries"]
+
+    assert shown(mask) == ("network", 3)
+    assert shown(f"client:{mask}") == ("client", 1)
+    assert shown(other) == ("client", 2), "no group is of the kind user"
+
+
+def test_a_thief_who_goes_on_after_a_close_is_visible_again_at_the_next_severity(shop: Shop) -> None:
+    def findings() -> list[dict[str, object]]:
+        listed = shop.banken("findings", "list", "--json").stdout.splitlines()
+        return [one for one in map(json.loads, listed) if one["subject"]["value"] == "thief"]
+
+    def steal(count: int, start: int, *, fail_on: str = "never") -> int:
+        vectors = foreign(np.random.default_rng(start), count)
+        with shop.log.open("a") as log:
+            log.writelines(line(start + i, "thief", vector) + "\n" for i, vector in enumerate(vectors))
+        watch = ("watch", "--source", str(shop.log), "--once", "--group", "network", "--fail-on", fail_on)
+        return shop.banken(*watch).exit_code
+
+    shop.banken("fit", "shop", "--reference", str(shop.reference))
+    shop.log.write_text("")
+    assert steal(50, 1000, fail_on="alerted") == 10
+    (found,) = findings()
+    assert (found["state"], found["severity"]) == ("alerted", "medium")
+    assert shop.banken("findings", "close", str(found["uid"])).exit_code == 0
+    steal(20, 2000)
+    assert [one["state"] for one in findings()] == ["closed"], "no worse than when it was closed"
+    assert steal(60, 3000, fail_on="suspected") == 0, "an update of an old finding is no new one"
+    (again,) = findings()
+    assert (again["uid"], again["state"], again["severity"]) == (found["uid"], "alerted", "high")
+
+
+def test_the_default_database_is_made_where_there_is_none(shop: Shop) -> None:
+    assert CliRunner().invoke(app, ["findings", "list"]).exit_code == 0
+    assert (shop.place / "state" / "banken" / "banken.db").is_file()
+    with pytest.raises(StorageError, match="does not exist"):
+        CliRunner().invoke(
+            app, ["findings", "list", "--db", f"sqlite:///{shop.place}/other/b.db"], catch_exceptions=False
+        )
+
+
+def test_a_user_without_a_name_can_close_a_finding(
+    watched: Shop, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    uid = str(rows("findings", "list", "--state", "alerted")[0]["uid"])
+    assert watched.banken("findings", "close", uid).exit_code == 0
+    assert f"by uid {os.getuid()}" in watched.banken("findings", "show", uid).output
+
+
+def test_explanations_claim_no_more_than_is_known() -> None:
+    at = Moment(0, 9, "q-9")
+    group = Finding(
+        uid="uid",
+        endpoint="shop",
+        subject=SubjectKey("network", "203.0.113.0/24"),
+        sequence=1,
+        state=FindingState.ALERTED,
+        severity=Severity.MEDIUM,
+        suspected_at=at,
+        alerted_at=at,
+        closed_at=None,
+        evidence=5000.0,
+        exposure=30.0,
+        queries=90,
+        baseline="baseline",
+    )
+    alone = explain(group, [])
+    assert alone.startswith("Network 203.0.113.0/24: 90 queries")
+    assert "throttle this network" in alone
+    assert explain(group, ["a", "b"]).startswith("2 suspected accounts of network")
+    closed = explain(replace(group, state=FindingState.CLOSED, closed_at=at), ["a"])
+    assert "now" not in closed
+
+
+def test_ctrl_c_ends_a_fit_with_nothing_stored(shop: Shop) -> None:
+    command = [sys.executable, "-c", "from console.app import main; main()"]
+    fit = subprocess.Popen(
+        [*command, "fit", "shop", "--reference", "-", "--db", shop.db],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (shop.place / "banken.db").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert fit.stdin is not None
+    fit.stdin.write(shop.reference.read_text())
+    fit.stdin.flush()  # a pipe holds less: by now it is reading
+    fit.send_signal(signal.SIGINT)
+    _, said = fit.communicate(timeout=60)
+    assert fit.returncode == 130
+    assert "Traceback" not in said
+    assert "No baselines" in shop.banken("baselines", "list").output
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -26,45 +27,71 @@ def printed(place: Path) -> str:
     return result.stdout
 
 
+Found = dict[tuple[str, str], dict[str, object]]
+
+
 @pytest.fixture(scope="module")
-def found(printed: str, place: Path) -> dict[str, dict[str, object]]:
-    """Findings by subject; of several episodes the first."""
+def found(printed: str, place: Path) -> Found:
+    """Findings by kind and value of their subject; of several episodes the one that got furthest."""
     listed = CliRunner().invoke(
         app, ["findings", "list", "--limit", "1000", "--json", "--db", f"sqlite:///{place / 'banken.db'}"]
     )
     findings = [json.loads(line) for line in listed.stdout.splitlines()]
-    return {one["subject"]["value"]: one for one in sorted(findings, key=lambda one: -one["evidence"])}
+    findings.sort(key=lambda one: (one["alerted_at"] is not None, one["evidence"]))
+    return {(one["subject"]["kind"], one["subject"]["value"]): one for one in findings}
 
 
 def truth() -> Iterator[dict[str, object]]:
     yield from pq.read_table(DATA / "truth.parquet").to_pylist()
 
 
-def test_every_thief_is_alerted_soon(found: dict[str, dict[str, object]]) -> None:
+def test_every_thief_is_alerted_soon(found: Found) -> None:
     for row in truth():
         if row["honest"] or row["role"] == "campaign account":
             continue
-        one = found[str(row["client"])]
+        one = found["client", str(row["client"])]
         assert one["alerted_at"] is not None, row
         delay = one["alerted_at"]["queries"] - (row["turned_after"] or 0)  # type: ignore[index]
         assert delay <= (80 if "half" in str(row["role"]) else 40), row
 
 
-def test_the_campaign_is_alerted_and_its_accounts_are_named(found: dict[str, dict[str, object]]) -> None:
+def test_the_campaign_is_alerted_and_its_accounts_are_named(found: Found) -> None:
     accounts = {str(row["client"]) for row in truth() if row["role"] == "campaign account"}
     (network,) = {str(row["network"]) for row in truth() if row["role"] == "campaign account"}
-    campaign = found[network]
+    campaign = found["network", network]
     assert campaign["alerted_at"]["queries"] <= 40  # type: ignore[index]
     named = set(campaign["members"])  # type: ignore[call-overload]
     assert named <= accounts
     assert len(named) >= 0.95 * len(accounts)
 
 
-def test_no_honest_client_is_alerted(found: dict[str, dict[str, object]]) -> None:
+def test_no_honest_client_is_alerted(found: Found) -> None:
     honest = {str(row["client"]): row["role"] for row in truth() if row["honest"]}
-    seen = {client: found[client] for client in honest if client in found}
+    seen = {client: found["client", client] for client in honest if ("client", client) in found}
     assert all(one["alerted_at"] is None for one in seen.values())
     assert {honest[client] for client in seen} <= {"new integrator"}
+
+
+def test_who_is_alerted_is_who_steals(found: Found) -> None:
+    """No honest client, office or organisation: thieves, the networks that only they use, and the fleet."""
+    thieves = {
+        str(row["client"]) for row in truth() if not row["honest"] and row["role"] != "campaign account"
+    }
+    (stolen,) = (row for row in truth() if row["role"] == "stolen key")
+    log = pq.read_table(DATA / "log.parquet", columns=["id", "ip"]).to_pylist()
+    (moved_to,) = {
+        str(ip_network(f"{query['ip']}/24", strict=False))
+        for query in log
+        if query["id"] in stolen["foreign"]
+    }
+    (campaign,) = {str(row["network"]) for row in truth() if row["role"] == "campaign account"}
+    assert len(thieves) == 3
+    assert {subject for subject, one in found.items() if one["alerted_at"] is not None} == {
+        *(("client", thief) for thief in thieves),
+        ("network", moved_to),
+        ("network", campaign),
+        ("fleet", "all"),
+    }
 
 
 def test_it_says_how_a_pixel_mean_does_beside_ours(printed: str) -> None:

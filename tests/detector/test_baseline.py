@@ -143,8 +143,8 @@ def test_missing_parts_and_other_formats_are_named() -> None:
     ):
         with pytest.raises(DetectorError, match="damaged"):
             Baseline.from_bytes(other)
-    with pytest.raises(DetectorError, match="format 2, this version reads 1"):
-        Baseline.from_bytes(with_meta(archive, format=2))
+    with pytest.raises(DetectorError, match="format 1, this version reads 2"):
+        Baseline.from_bytes(with_meta(archive, format=1))
 
 
 def test_nothing_is_ever_unpickled() -> None:

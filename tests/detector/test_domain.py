@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detector.domain import PROBES, Domain, product
+from detector.base_domain import PROBES
+from detector.domain import Domain, product
 from tests.detector.world import DIM, baseline, foreign, native, normalised
 
 

@@ -12,7 +12,7 @@ from detector.errors import DetectorError
 from detector.findings import Activity, FindingState
 from detector.groups import FLEET, NETWORK
 from detector.monitor import Batch
-from detector.subjects import CLIENT, SubjectKey
+from detector.subjects import CLIENT, STATE, SubjectKey
 from tests.detector.world import (
     DIM,
     HOUR,
@@ -153,6 +153,23 @@ def test_a_health_check_that_repeats_one_odd_picture_is_one_hit() -> None:
     assert sum(int(seen.hits[:, 0].sum()) for seen in watch.seen) == 1
     assert watch.changes == []
     assert len(watch.pool) == 1
+
+
+def test_a_health_check_is_one_hit_also_where_thousands_of_foreign_queries_lie_between() -> None:
+    crowd, prints = foreign(3000, seed=5), pictures(3000, seed=5)
+    probe = foreign(1, seed=6)[0]
+    log = []
+    for i in range(3000):
+        if i % 100 == 0:
+            log.append(Query("probe", probe, 1, START + i * 1000, {"ip": "10.1.1.1"}))
+        log.append(Query(f"c{i}", crowd[i], int(prints[i]), START + i * 1000))
+    watch = Watch(half=32).run(log, range(500, len(log), 500))
+    posts = [one for one in log if one.client == "probe"]
+    assert len(posts) == 30
+    row = watch.monitor.subject(SubjectKey(CLIENT, "probe"))
+    assert row is not None
+    assert np.frombuffer(row.state, STATE)[0]["hits"][0] == 1
+    assert all(change.finding.subject.kind == "fleet" for change in watch.changes)
 
 
 def test_a_stolen_key_that_turns_after_20_000_honest_queries_is_found_soon() -> None:

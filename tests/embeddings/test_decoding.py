@@ -236,3 +236,12 @@ def test_content_tells_exact_duplicates() -> None:
     assert decode(data, EXACT).content == decode(bytes(data), EXACT).content
     assert decode(data, EXACT).content != decode(encoded(drawing(1), optimize=True) + b" ", EXACT).content
     assert len(decode(data, EXACT).content) == 16
+
+
+def test_no_memory_for_the_pixels_is_the_fault_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(self: Preprocess, picture: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Preprocess, "fit", fit)
+    with pytest.raises(DecodeError, match="broken picture: MemoryError"):
+        decode(encoded(drawing(0)), EXACT)

@@ -162,7 +162,12 @@ def test_odd_pictures_are_judged(
         query(3, None, text="a photo of a coat"),
     ]
     watch(database, embedder, baseline, write_log(tmp_path / "log.jsonl", events))
-    assert stored_ids(database) == ["q-0", "q-1", "q-2", "q-3"]
+    assert stored_ids(database) == ["q-0", "q-1", "q-2"]
+    (letter,) = letters(database)
+    assert (letter.event_id, letter.reason) == (
+        "q-3",
+        "it is a text query, and the baseline is one of pictures: fit an endpoint on a log of texts",
+    )
 
 
 def test_pictures_are_the_same_whatever_the_batches(

@@ -166,6 +166,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         "item": 0,
         "stage": "parse",
         "reason": "r",
+        "digest": b"",
         "raw": bytes(10_000),
     }
 
@@ -195,7 +196,8 @@ from storage.errors import UnavailableError
 database = Database.open(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))
-letter = {"source": "s", "partition": "0", "offset": 0, "item": 0, "stage": "parse", "reason": "r"}
+letter = {"source": "s", "partition": "0", "offset": 0, "item": 0, "stage": "parse",
+          "reason": "r", "digest": b""}
 try:
     with database.transaction() as connection:
         connection.execute(insert(schema.dead_letters), {**letter, "raw": bytes(2**20)})

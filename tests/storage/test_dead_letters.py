@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 from storage import dead_letters, schema
 from storage.database import Database
 from storage.records import DeadLetterRecord
 from tests.storage.examples import letter
 
+OTHERWISE: dict[str, Any] = {"reason": "broken", "raw": b"\xff\x01", "event_id": "q-2", "endpoint": "cars"}
 
-def test_columns_come_in_the_order_of_the_fields() -> None:
-    assert [column.name for column in schema.dead_letters.c][1:] == [
-        field.name for field in fields(DeadLetterRecord)
+
+def test_a_column_for_every_field() -> None:
+    assert [column.name for column in schema.dead_letters.c] == [
+        "id",
+        *(field.name for field in fields(DeadLetterRecord)),
+        "digest",
     ]
 
 
@@ -18,9 +23,19 @@ def test_a_replay_adds_nothing(database: Database) -> None:
     letters = [letter(1), letter(2, endpoint=None), letter(2, stage="parse")]
     with database.transaction() as connection:
         dead_letters.add(connection, letters)
-        dead_letters.add(connection, [replace(letters[0], reason="said otherwise"), *letters, letter(3)])
+        dead_letters.add(connection, [*letters, letter(3)])
         dead_letters.add(connection, [])
         assert [stored.letter for stored in dead_letters.page(connection)] == [*letters, letter(3)]
+
+
+def test_another_letter_at_the_same_place_is_kept(database: Database) -> None:
+    """A file was replaced: what stands there now is not what stood there."""
+    first = letter(1)
+    letters = [first, *(replace(first, **{name: value}) for name, value in OTHERWISE.items())]
+    for _ in range(2):
+        with database.transaction() as connection:
+            dead_letters.add(connection, letters)
+            assert [stored.letter for stored in dead_letters.page(connection)] == letters
 
 
 def test_lists_counts_and_removes(database: Database) -> None:

@@ -8,7 +8,7 @@ import pytest
 from storage import queries, schema
 from storage.database import Database
 from storage.errors import StorageError
-from storage.records import NovelQuery, QueryRecord
+from storage.records import NovelQuery, Occurrence, QueryRecord
 from tests.storage.examples import query
 
 
@@ -49,8 +49,10 @@ def test_existing_ids_within_an_endpoint(database: Database) -> None:
         queries.add(connection, [query(1), query(2), query(3, endpoint="cars")])
         asked = ["q-2", "q-3", *(f"x-{number}" for number in range(2_000)), "q-1", "q-1"]
         assert queries.existing(connection, "garments", asked) == {
-            "q-1": ("file:///var/log/garments.jsonl", "", 100, 0),
-            "q-2": ("file:///var/log/garments.jsonl", "", 200, 0),
+            f"q-{number}": Occurrence(
+                ("file:///var/log/garments.jsonl", "", 100 * number, 0), "key-1", query(number).embedding
+            )
+            for number in (1, 2)
         }
         assert queries.existing(connection, "garments", []) == {}
 

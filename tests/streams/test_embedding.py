@@ -49,6 +49,7 @@ def test_results_come_in_the_order_of_the_batch() -> None:
     assert isinstance(text, Embedded)
     assert text.embedding.argmax() == len("a coat")
     assert text.content is text.fingerprint is None
+    assert text.weights == f"{picture.weights}:text"
     assert isinstance(vector, Embedded)
     np.testing.assert_array_equal(vector.embedding, np.float16([0.6, 0.8]))
     assert vector.weights == "w"
@@ -97,6 +98,14 @@ def test_the_encoder_is_loaded_for_pictures_only() -> None:
         embedder.submit(given([1.0]))
         with pytest.raises(EncoderError):
             embedder.submit(replace(EVENT, image=png(0)))
+
+
+def test_texts_and_pictures_are_not_compared() -> None:
+    pictures, texts = (EncoderKey("world", weights, 2) for weights in ("w", "w:text"))
+    picture, text = (Embedded(EVENT, np.float16([0.6, 0.8]), key.weights) for key in (pictures, texts))
+    assert mismatch(picture, pictures) is mismatch(text, texts) is None
+    assert "it is a text query, and the baseline is one of pictures" in str(mismatch(text, pictures))
+    assert "it is a picture, and the baseline is one of texts" in str(mismatch(picture, texts))
 
 
 def test_vectors_of_another_encoder() -> None:

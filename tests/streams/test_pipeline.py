@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import gzip
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+import structlog
+from sqlalchemy import event
 
 import streams.pipeline
 from storage.database import Database
+from storage.errors import UnavailableError
 from streams.errors import StreamError
 from streams.events import Coordinates
 from streams.formats import named
@@ -177,3 +182,111 @@ def test_how_far_ahead_of_the_clock_is_allowed(
         pipeline = Pipeline(database, embedder, Rules(max_future=3_600_000), clock=lambda: START - ahead)
         pipeline.run([Feed(source, named(None))], threading.Event())
     assert len(letters(database)) == dead
+
+
+def test_what_lies_before_damage_is_judged_and_then_it_is_said(database: Database, tmp_path: Path) -> None:
+    WORLD.install(database, "garments")
+    log = tmp_path / "log.jsonl.gz"
+    packed = gzip.compress(lines(WORLD.query(number) for number in range(100)))
+    log.write_bytes(packed[: len(packed) * 3 // 4])
+    found: list[list[str]] = []
+    for size in (20, 256):
+        with embeddings_only() as embedder, closing(open_source(str(log), once=True)) as source:
+            pipeline = Pipeline(database, embedder, Rules(batch_size=size))
+            with pytest.raises(StreamError, match=r"log\.jsonl\.gz cannot be read after byte"):
+                pipeline.run([Feed(source, named(None))], threading.Event())
+        found.append(stored_ids(database))
+    assert found[0] == found[1] == [f"garments-{number}" for number in range(len(found[0]))]
+    assert 60 < len(found[0]) < 100
+
+
+def _no_busy_wait(connection: sqlite3.Connection, *_: object) -> None:
+    connection.execute("PRAGMA busy_timeout = 10")
+
+
+def test_a_locked_database_is_waited_for(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event.listen(database.engine, "checkout", _no_busy_wait)
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines(WORLD.traffic(60)))
+    undisturbed = Database.open(f"sqlite:///{tmp_path}/undisturbed.db")
+    for one in (database, undisturbed):
+        WORLD.install(one, "garments")
+    stop = threading.Event()
+    waits: list[float | None] = []
+    with closing(sqlite3.connect(str(database.engine.url.database), isolation_level=None)) as other:
+
+        def wait(seconds: float | None = None) -> bool:
+            waits.append(seconds)
+            if len(waits) == 3:
+                other.execute("ROLLBACK")
+            return False
+
+        def lock(report: BatchReport) -> None:
+            if not waits:
+                other.execute("BEGIN IMMEDIATE")
+
+        def watch(one: Database, on_batch: Callable[[BatchReport], None]) -> None:
+            with embeddings_only() as embedder, closing(open_source(str(log), once=True)) as source:
+                pipeline = Pipeline(one, embedder, Rules(batch_size=10, patience=None))
+                pipeline.run([Feed(source, named(None))], stop, on_batch)
+
+        monkeypatch.setattr(stop, "wait", wait)
+        watch(undisturbed, lambda report: None)
+        with structlog.testing.capture_logs() as events:
+            watch(database, lock)
+    assert waits == [1.0, 2.0, 4.0]
+    assert [(entry["event"], entry["again_in"]) for entry in events] == [
+        ("database unavailable", seconds) for seconds in waits
+    ]
+    assert contents(database) == contents(undisturbed)
+    undisturbed.close()
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_patience_ends(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    event.listen(database.engine, "checkout", _no_busy_wait)
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines([WORLD.query(0)]))
+    stop = threading.Event()
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if stopped:
+            stop.set()
+        return stopped
+
+    monkeypatch.setattr(stop, "wait", wait)
+    with (
+        embeddings_only() as embedder,
+        closing(open_source(str(log), once=True)) as source,
+        closing(sqlite3.connect(str(database.engine.url.database), isolation_level=None)) as other,
+        nullcontext() if stopped else pytest.raises(UnavailableError, match="locked"),
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        Pipeline(database, embedder, Rules(patience=5)).run([Feed(source, named(None))], stop)
+    assert waits == ([1.0] if stopped else [1.0, 2.0, 2.0])
+    assert letters(database) == []
+
+
+def test_a_new_baseline_is_taken_up_between_two_batches(database: Database, tmp_path: Path) -> None:
+    WORLD.install(database, "garments")
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines(WORLD.query(number) for number in range(20)))
+    other = World(weights="f00d" * 16)
+    reports: list[BatchReport] = []
+
+    def on_batch(report: BatchReport) -> None:
+        reports.append(report)
+        if len(reports) == 1:
+            other.install(database, "garments")
+
+    with embeddings_only() as embedder, closing(open_source(str(log), once=True)) as source:
+        pipeline = Pipeline(database, embedder, Rules(batch_size=10))
+        pipeline.run([Feed(source, named(None))], threading.Event(), on_batch)
+    assert [(report.queries, report.dead) for report in reports] == [(10, 0), (0, 10)]
+    assert "the baseline's from world (f00d" in letters(database)[0].reason

@@ -296,3 +296,24 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     assert [(event["event"], event["source"]) for event in events] == [
         ("empty", f"{tmp_path.as_uri()}/*.jsonl")
     ]
+
+
+def test_what_lies_before_damage_is_given_out_first(tmp_path: Path) -> None:
+    path = tmp_path / "queries.parquet"
+    pq.write_table(table(0, 5000), path, row_group_size=1000, compression="zstd")
+    data = bytearray(path.read_bytes())
+    column = pq.read_metadata(path).row_group(3).column(0)
+    begin = column.dictionary_page_offset or column.data_page_offset
+    data[begin : begin + 2000] = b"\xff" * 2000
+    path.write_bytes(data)
+    source = open_source(str(path), once=True)
+    source.seek({})
+    rows = 0
+    while rows < 3000:
+        rows += len(source.poll(10_000, 0))
+    assert rows == 3000
+    for _ in range(2):
+        with pytest.raises(StreamError, match="damaged after row 3000"):
+            source.poll(1, 0)
+    assert not source.exhausted
+    source.close()

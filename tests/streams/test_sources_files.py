@@ -60,7 +60,7 @@ def write(path: Path, begin: int, end: int, *, mode: str = "ab") -> None:
 
 
 def test_coordinates_and_positions(log: Path) -> None:
-    log.write_bytes(b"first\r\n\n  \nsecond\nthird")
+    log.write_bytes(b'first\r\n\n  \nsecond\n"3rd"')
     source = FileSource(log, once=True)
     source.seek({})
     records = source.poll(10, 0)
@@ -69,7 +69,7 @@ def test_coordinates_and_positions(log: Path) -> None:
     assert [(r.at.source, r.at.partition, r.at.offset, r.value, r.next.offset) for r in records] == [
         (log.as_uri(), generation, 0, b"first", 7),
         (log.as_uri(), generation, 11, b"second", 18),
-        (log.as_uri(), generation, 18, b"third", 23),
+        (log.as_uri(), generation, 18, b'"3rd"', 23),
     ]
     assert source.exhausted
     assert source.poll(10, 5) == []
@@ -492,3 +492,27 @@ def test_a_second_writer_that_is_late_to_reopen(log: Path) -> None:
         values += [record.value for record in batch]
     assert values == lines(0, 4)
     source.close()
+
+
+def test_a_file_that_is_not_there_yet_is_said(log: Path) -> None:
+    with structlog.testing.capture_logs() as events:
+        Reader(log)
+        log.touch()
+        Reader(log).source.close()
+    assert [(event["event"], event["source"]) for event in events] == [("waiting for the file", log.as_uri())]
+
+
+def test_once_leaves_a_line_that_is_still_being_written(log: Path) -> None:
+    write(log, 0, 3)
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-3])
+    reader = Reader(log, once=True)
+    with structlog.testing.capture_logs() as events:
+        assert reader.read() == lines(0, 2)
+    assert [(event["event"], event["offset"]) for event in events] == [("incomplete", 24)]
+    reader.source.close()
+    for data, begin in ((whole[:-1], 2), (whole + b'{"id": "3"}\n', 3)):
+        log.write_bytes(data)
+        reader = Reader(log, reader.committed, once=True)
+        assert reader.read() == lines(begin, begin + 1)
+        reader.source.close()

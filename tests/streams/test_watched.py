@@ -14,7 +14,7 @@ from detector.subjects import SubjectKey
 from storage.database import Database
 from storage.errors import StorageError
 from streams.embedding import Embedded
-from streams.watched import LONGEST_SUBJECT, WatchedEndpoint, batch_of, load_baseline, store
+from streams.watched import LONGEST_CLIENT, LONGEST_ENDPOINT, WatchedEndpoint, batch_of, load_baseline, store
 from tests.integration.world import World, contents, draft
 
 WORLD = World()
@@ -114,13 +114,13 @@ def test_names_too_long_for_an_index(database: Database) -> None:
     WORLD.install(database, "garments")
     (item,) = queries(range(1)).values()
     endpoint = watched(database)
-    longest = "é" * (LONGEST_SUBJECT // 2)
-    for attributes in ({"org": longest}, {"other": 9 * longest}, {"network": 9 * longest}):
-        assert endpoint.fault(replace(item, event=replace(item.event, attributes=attributes))) is None
-    event = replace(item.event, attributes={"org": longest + "x"})
-    assert endpoint.fault(replace(item, event=event)) == "its org has 801 bytes; at most 800 are allowed"
-    event = replace(item.event, client=longest + "x")
-    assert "its client has 801 bytes" in str(endpoint.fault(replace(item, event=event)))
+    for field, most in (("client", LONGEST_CLIENT), ("endpoint", LONGEST_ENDPOINT)):
+        for name, fault in (
+            ("é" * (most // 2), None),
+            ("é" * (most // 2) + "x", f"its {field} has {most + 1} bytes; at most {most} are allowed"),
+        ):
+            event = replace(item.event, **{field: name})  # type: ignore[arg-type]
+            assert endpoint.fault(replace(item, event=event)) == fault
 
 
 def test_baselines_are_found_by_version(database: Database) -> None:
