@@ -29,10 +29,12 @@ def main() -> None:
     encoder = Encoder.load(options.spec, device="cpu")
     blobs = encoded_pictures(options.data, options.images)
     pixels = np.stack([decode(blob, encoder.preprocess).pixels for blob in blobs])
-    full = encoder.embed(pixels).astype(np.float64)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = encoder.embed(pixels).astype(np.float64)
-    cosine = (full * half).sum(axis=1) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
+    with torch.inference_mode():
+        images = encoder.normalise(pixels)
+        full = encoder.model.encode_image(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = encoder.model.encode_image(images).float()
+    cosine = torch.nn.functional.cosine_similarity(full, half).numpy()
     print(f"{encoder.identity.name}, {len(cosine)} pictures: cosine of float32 and bfloat16 embeddings")
     print(f"median {np.median(cosine):.4f}, least {cosine.min():.4f}")
 

@@ -81,7 +81,8 @@ class Domain(BaseDomain):
             seed: of k-means.
         """
         vectors = reference.astype(np.float64)
-        cells = int(np.clip(len(vectors) // 100, 1, 256))
+        # About fifty images a cell: with a hundred the search takes half as long again and finds the same.
+        cells = int(np.clip(len(vectors) // 50, 1, 256))
         with threadpool_limits(1):  # sums of several threads have no order: the content hash would be chance
             pca = PCA(svd_solver="full").fit(vectors)
             centroids = KMeans(cells, n_init=1, random_state=seed).fit(vectors).cluster_centers_
