@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tokenize
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +41,9 @@ _DAMAGE = (
     EOFError,
     NotImplementedError,
     RuntimeError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
