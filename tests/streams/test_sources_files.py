@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from streams.errors import StreamError
-from streams.sources import Position, Record, open_source
+from streams.sources import Position, Record
 from streams.sources.files import FileSource
 from streams.sources.generation import identity, rotated_siblings
 
@@ -412,36 +411,6 @@ def test_kill_nine_and_restart(log: Path, tmp_path: Path) -> None:
         finally:
             process.send_signal(signal.SIGKILL)
     assert out.read_bytes().splitlines() == lines(0, end)
-
-
-def test_what_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(StreamError, match=r"no such file: .*/absent\.jsonl"):
-        open_source(str(tmp_path / "absent.jsonl"), once=True)
-    with pytest.raises(StreamError, match=r"no such directory: .*/absent"):
-        open_source(str(tmp_path / "absent" / "log.jsonl"), once=False)
-    with pytest.raises(StreamError, match=r"no such directory: .*/absent"):
-        open_source(str(tmp_path / "absent") + "/", once=False)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(StreamError, match="use - as the source"):
-        open_source(str(tmp_path / "pipe"), once=False)
-    with pytest.raises(StreamError, match="sources of kafka:// are not supported; use a path"):
-        open_source("kafka://broker:9092/queries", once=False)
-    with pytest.raises(StreamError, match="on host server"):
-        open_source("file://server/log.jsonl", once=False)
-    with pytest.raises(StreamError, match=r"no such file: .*\.parquet"):
-        open_source(str(tmp_path / "absent.parquet"), once=False)
-
-
-def test_one_file_has_one_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = tmp_path / "a log #1?.jsonl"
-    log.touch()
-    monkeypatch.chdir(tmp_path)
-    canonical = tmp_path.as_uri() + "/a%20log%20%231?.jsonl"
-    for uri in (log.name, f"./{log.name}", str(log), f"file://{log}", f"file://localhost{log}", canonical):
-        source = open_source(uri, once=True)
-        assert source.uri == canonical
-        assert source.poll(1, 0) == []
-        source.close()
 
 
 def test_a_dated_file_behind_a_link_is_read_once(log: Path) -> None:
