@@ -82,15 +82,20 @@ class Case:
 
     def row(self, client: int, state: bytes) -> SubjectRow:
         """A stored client."""
-        return SubjectRow(SubjectKey(CLIENT, self.names[client]), 50, 0.1, 0.0, 0, 0, 0, state)
+        return SubjectRow(SubjectKey(CLIENT, self.names[client]), 50, 0.1, 0.0, 0.0, 0, 0, 0, state)
 
     def fetch(self, key: SubjectKey) -> SubjectRow | None:
         """What storage has: the latest saved row, or the one that every known client began with."""
         state = self.stored.get(str(key), self.bare if key.kind == CLIENT else None)
-        return None if state is None else SubjectRow(key, 0, 0.0, 0.0, 0, 0, 0, state)
+        return None if state is None else SubjectRow(key, 0, 0.0, 0.0, 0.0, 0, 0, 0, state)
 
     def observe(
-        self, embeddings: np.ndarray, fingerprints: np.ndarray, time_ms: int, draw: np.ndarray
+        self,
+        embeddings: np.ndarray,
+        fingerprints: np.ndarray,
+        margins: np.ndarray,
+        time_ms: int,
+        draw: np.ndarray,
     ) -> None:
         """Time what the pipeline asks of the detector for one batch."""
         clients = (draw % self.known).tolist()
@@ -106,6 +111,7 @@ class Case:
             groups=list(zip(*(groups[kind] for kind in self.groups), strict=True)) or [()] * len(clients),
             embeddings=embeddings,
             fingerprints=fingerprints,
+            margins=margins,
         )
         wall, cpu = time.perf_counter(), time.process_time()
         missing = self.monitor.missing(batch)
@@ -164,12 +170,13 @@ def main() -> None:
     for turn in range(arguments.batches):
         embeddings = world.embeddings(arguments.batch, arguments.foreign)
         fingerprints = world.rng.integers(1, 2**63, size=arguments.batch).astype(np.uint64)
+        margins = world.rng.random(arguments.batch, np.float32)
         draw = world.rng.integers(many * 1000, size=arguments.batch)
         single = embeddings.astype(np.float32)
         bare["x @ w"].append(timed(lambda x=embeddings: product(x.astype(np.float64), projection)))
         bare["FAISS"].append(timed(lambda x=single: domain.index.search(x, domain.neighbours)))
         for case in cases[turn % len(cases) :] + cases[: turn % len(cases)]:  # the first finds cold caches
-            case.observe(embeddings, fingerprints, 1_700_000_000_000 + turn * 60_000, draw)
+            case.observe(embeddings, fingerprints, margins, 1_700_000_000_000 + turn * 60_000, draw)
 
     for name, pairs in bare.items():
         wall, cpu = np.median(np.array(pairs), axis=0) / arguments.batch * 1e6

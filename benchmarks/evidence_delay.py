@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detector.evidence import GRID, EvidenceRule, evidence, exposure, start_weight, step, unspent
+from detector.evidence import GRID, EvidenceRule, evidence, exposure, ratios, start_weight, step, unspent
 
-RULE = EvidenceRule()
+RULE = EvidenceRule(weights=(0.5, 0.5))
 BOUND = np.array([0.12, 0.03])  # π₀ at τ = 0.05 and 0.01: the cautious defaults
 MEANS = np.array([[0.05], [0.07]])  # m₀ at τ = 0.05: the honest mean, and the mean with some slack
 HONEST = (0.05, 0.01)  # share of an honest client's queries with p <= τ
@@ -58,11 +58,11 @@ def simulate(phases: list[Phase], runs: int, since: int = 0) -> Outcome:
             t += 1
             is_foreign = rng.random((runs, 1)) < phase.share
             hits = rng.random((runs, 1)) < np.where(is_foreign, phase.foreign, phase.base)
-            S = step(S, np.full(runs, start_weight(t)), hits, BOUND, RULE.ceiling)
+            S = step(S, np.full(runs, start_weight(t)), ratios(hits, BOUND), RULE.ceiling)
             G = exposure(G, hits[:, 0], one, MEANS)
             if t <= since:
                 continue
-            E = evidence(S, np.full(runs, unspent(t)), RULE.level_weights)
+            E = evidence(S, np.full(runs, unspent(t)), RULE.weights)
             sure, much = np.greater_equal(E, RULE.threshold), np.greater_equal(G, RULE.alert_exposure)
             for first, now in ((suspected, sure), (alerted, sure & much), (exposed, much), (lapsed, E < 1.0)):
                 first[now & (first == 0)] = t - since

@@ -28,8 +28,8 @@ from detector.conformal import Calibration
 from detector.findings import FindingState
 from detector.monitor import Batch, Monitor
 from detector.prompt_domain import PromptDomain
-from detector.rates import fit_rates
-from detector.subjects import LEVELS
+from detector.rates import fit_rate
+from detector.signals import CHANNELS, LEVELS
 from embeddings.compact.features import FeatureSet, load_features
 from embeddings.compact.pairs import held_names
 from embeddings.compact.projection import Projection
@@ -132,7 +132,11 @@ def calibrate(bench: Bench) -> None:
     group = Calibration(np.zeros(1, np.int64), quantiles, np.array([0, QUANTILES]))
     p_values = [group.p_values(scores, np.zeros(len(scores), np.int64)) for scores in own]
     hits = np.array([[(p <= tau).sum() for tau in LEVELS] for p in p_values])
-    rates = fit_rates(np.array([len(scores) for scores in own]), hits)
+    trials = np.array([len(scores) for scores in own], np.float64)
+    rates = [
+        fit_rate(channel, trials, hits[:, place], int(trials.sum()))
+        for place, channel in enumerate(CHANNELS[: len(LEVELS)])
+    ]
     images = bench.images(PHOTOGRAPHS[0])[:4000].astype(np.float32)
     nearest = (images @ images.T - 2 * np.eye(len(images), dtype=np.float32)).max(axis=1)
     calibration = PromptCalibration(
@@ -140,8 +144,8 @@ def calibrate(bench: Bench) -> None:
         **CHOSEN,
         near_duplicate=round(float(np.clip(np.quantile(nearest, 0.999), 0.9, 0.9999)), 4),
         domains=DOMAINS,
-        bound=tuple(round(bound, 4) for bound in rates.bound),
-        mean=tuple(round(mean, 4) for mean in rates.mean),
+        bound=tuple(round(rate.bound, 4) for rate in rates),
+        mean=tuple(round(rate.mean, 4) for rate in rates),
         scores=tuple(float(f"{score:.7g}") for score in quantiles),
     )
     SHIPPED.write_text(json.dumps(asdict(calibration)) + "\n", encoding="ascii")
@@ -200,6 +204,7 @@ def _found(baseline: Baseline, images: np.ndarray) -> str:
         groups=[()] * len(drawn),
         embeddings=images[drawn],
         fingerprints=np.zeros(len(drawn), np.uint64),
+        margins=np.full(len(drawn), np.nan, np.float32),
     )
     monitor = Monitor(baseline, groups=())
     moments: dict[FindingState, dict[str, int]] = {FindingState.SUSPECTED: {}, FindingState.ALERTED: {}}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from console import baselines, dead_letters, findings, subjects
+from console import baselines, dead_letters, findings, redteam, subjects
 from console.demo.command import demo
 from console.errors import SettingsError
 from console.fit import fit
@@ -17,6 +17,7 @@ from console.output import clean, error_console
 from console.watch import watch
 from detector.errors import DetectorError
 from embeddings.errors import EmbeddingsError
+from redteam.errors import RedteamError
 from storage.errors import StorageError, UnavailableError
 from streams.errors import StreamError
 
@@ -42,6 +43,7 @@ app.add_typer(findings.app, name="findings")
 app.add_typer(subjects.app, name="subjects")
 app.add_typer(baselines.app, name="baselines")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(redteam.app, name="redteam")
 
 
 def _version(wanted: bool) -> None:
@@ -71,7 +73,7 @@ def main() -> None:
         _fail(error, USAGE)
     except UnavailableError as error:
         _fail(error, UNAVAILABLE)
-    except (StreamError, StorageError, DetectorError, EmbeddingsError, OSError) as error:
+    except (StreamError, StorageError, DetectorError, EmbeddingsError, RedteamError, OSError) as error:
         _fail(error, FAULT)
 
 

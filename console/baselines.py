@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,6 +14,7 @@ from console.options import AsJson, ConfigFile, DatabaseUrl
 from console.output import cell, clean, out, print_json, say, when
 from console.settings import load_settings
 from detector.comparison import compare as compare_baselines
+from detector.signals import Signal
 from storage.records import BaselineRecord
 from streams.watched import load_baseline
 
@@ -76,9 +77,12 @@ def show(
     table = Table(show_header=False, title=title, title_justify="left")
     table.add_row("in force", "yes" if record.active else "no")
     table.add_row("fitted", when(record.created_at))
-    for name, value in json.loads(record.summary).items():
+    summary = json.loads(record.summary)
+    rates = summary.pop("rates", [])
+    for name, value in summary.items():
         table.add_row(name.replace("_", " "), cell(value))
     out.print(table)
+    out.print(_rates_table(rates))
 
 
 @app.command()
@@ -109,6 +113,32 @@ def compare(
         return
     for line in comparison.lines():
         say(line)
+
+
+def _rates_table(rates: list[dict[str, Any]]) -> Table:
+    """How often honest clients' queries hit, by signal: what the evidence is held against."""
+    table = Table(
+        "signal",
+        "benign bound",
+        "mean",
+        "clients",
+        "queries",
+        "from",
+        title="benign rates",
+        title_justify="left",
+    )
+    for rate in rates:
+        level = "" if rate["level"] is None else f" (p ≤ {rate['level']:g})"
+        unit = " × unvisited mass" if rate["signal"] == Signal.COVERAGE else ""
+        table.add_row(
+            f"{rate['signal']}{level}",
+            f"{rate['bound']:.4g}{unit}",
+            f"{rate['mean']:.4g}",
+            f"{rate['clients']:,}",
+            f"{rate['queries']:,}",
+            cell(rate["source"]),
+        )
+    return table
 
 
 def _json(record: BaselineRecord) -> dict[str, object]:

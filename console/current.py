@@ -10,14 +10,16 @@ import numpy as np
 from sqlalchemy import Connection
 
 import storage.members
+import storage.progress
 import storage.subjects
 from detector.findings import Finding, FindingState
 from detector.groups import FLEET
 from detector.ranking import e_bh
 from detector.subjects import CLIENT, SubjectKey, SubjectRow
+from storage.progress import SubjectProgress
 from storage.records import FindingRecord
 
-__all__ = ["FDR", "Suspects", "as_of_now", "members_of"]
+__all__ = ["FDR", "Suspects", "as_of_now", "members_of", "progress_of"]
 
 FDR = 0.05
 """Bound on the false discovery rate of a list of suspects."""
@@ -79,3 +81,15 @@ def as_of_now(connection: Connection, records: Sequence[FindingRecord]) -> list[
         if (row := rows.get((finding.endpoint, finding.subject))) is not None
     }
     return [replace(record, finding=now.get(record.finding.uid, record.finding)) for record in records]
+
+
+def progress_of(connection: Connection, findings: Iterable[Finding]) -> dict[str, SubjectProgress | None]:
+    """What the subject of each finding could reproduce of the endpoint, by uid; None where not measured."""
+    subjects: defaultdict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        subjects[finding.endpoint].append(finding)
+    measured: dict[str, SubjectProgress | None] = {}
+    for endpoint, judged in subjects.items():
+        found = storage.progress.load(connection, endpoint, [finding.subject for finding in judged])
+        measured |= {finding.uid: found.get(finding.subject) for finding in judged}
+    return measured

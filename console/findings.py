@@ -11,13 +11,14 @@ import typer
 from sqlalchemy import Connection
 
 import storage.findings
-from console.current import as_of_now, members_of
+from console.campaigns import part_json, parts_of, parts_table
+from console.current import as_of_now, members_of, progress_of
+from console.explanation import explain, explain_progress
 from console.opening import opened
 from console.options import AsJson, ConfigFile, DatabaseUrl
 from console.output import clean, error_console, finding_json, findings_table, out, print_json, say, when
 from console.settings import load_settings
-from detector.findings import Finding, FindingState
-from detector.groups import FLEET
+from detector.findings import FindingState
 from detector.subjects import CLIENT
 from storage.records import FindingRecord
 
@@ -47,8 +48,12 @@ def list_findings(
         )
         records = as_of_now(connection, stored)
         members = members_of(connection, [record.finding for record in records])
+        progress = progress_of(connection, [record.finding for record in records])
     if as_json:
-        print_json(finding_json(record.finding, members[record.finding.uid]) for record in records)
+        print_json(
+            finding_json(record.finding, members[record.finding.uid], progress[record.finding.uid])
+            for record in records
+        )
     elif records:
         groups = [record.finding for record in records if record.finding.subject.kind != CLIENT]
         out.print(findings_table(records, {finding.uid: len(members[finding.uid]) for finding in groups}))
@@ -62,12 +67,19 @@ def show(uid: Uid, as_json: AsJson = False, db: DatabaseUrl = None, config: Conf
     with opened(load_settings(config, db=db)) as database, database.snapshot() as connection:
         (record,) = as_of_now(connection, [_find(connection, uid)])
         members = members_of(connection, [record.finding])[record.finding.uid]
+        progress = progress_of(connection, [record.finding])[record.finding.uid]
+        parts = parts_of(connection, record.finding, members)
         history = storage.findings.history(connection, record.finding.uid)
     if as_json:
-        print_json([finding_json(record.finding, members)])
+        extra = {"parts": [part_json(part) for part in parts]} if parts else {}
+        print_json([finding_json(record.finding, members, progress) | extra])
         return
     out.print(findings_table([record], {}))
     say(explain(record.finding, members))
+    if progress is not None:
+        say(explain_progress(progress))
+    if parts:
+        out.print(parts_table(parts))
     for step in history:
         who = f" by {clean(step.by)}" if step.by else ""
         note = f": {clean(step.note)}" if step.note else ""
@@ -96,38 +108,6 @@ def close(uid: Uid, note: Note = None, db: DatabaseUrl = None, config: ConfigFil
         found = _find(connection, uid).finding.uid
         storage.findings.close(connection, found, at=_now(), by=_analyst(), note=note)
     say(f"Closed {found}.")
-
-
-def explain(finding: Finding, members: list[str]) -> str:
-    """One paragraph that needs no training to understand."""
-    kind, value = finding.subject
-    who = f"{kind.capitalize()} {value}"
-    if kind != CLIENT and members:
-        who = f"{len(members)} suspected accounts of {kind} {value} together"
-    since = f"since query {finding.suspected_at.queries:,} on {when(finding.suspected_at.time)} UTC"
-    tense = "was, at its latest change," if finding.state is FindingState.CLOSED else "is now"
-    text = (
-        f"{who}: {finding.queries:,} queries to {finding.endpoint}. More of them lie outside what this model "
-        f"is for than honest clients send; suspected {since}, and the evidence against chance {tense} "
-        f"{finding.evidence:,.0f} to 1. About {finding.exposure:,.0f} foreign, novel pictures were "
-        f"answered beyond what an honest client would have asked."
-    )
-    if finding.state is FindingState.SUSPECTED:
-        text += " That is too few to matter yet: keep an eye on it."
-    elif finding.state is FindingState.CLOSED:
-        text += " The evidence has lapsed or an analyst closed it."
-    else:
-        text += f" Recommended: {finding.action.value} {_whom(finding, members)}."
-    if kind != CLIENT and members:
-        more = f" and {len(members) - 10} more" if len(members) > 10 else ""
-        text += f" Accounts: {', '.join(members[:10])}{more}."
-    return clean(text)
-
-
-def _whom(finding: Finding, members: list[str]) -> str:
-    if finding.subject.kind == FLEET:
-        return "the fleet, and act on its accounts"
-    return "these accounts" if finding.subject.kind != CLIENT and members else f"this {finding.subject.kind}"
 
 
 def _analyst() -> str:

@@ -15,6 +15,7 @@ from console.options import AsJson, ConfigFile, DatabaseUrl, Device, EncoderSpec
 from console.output import clean, error_console, out, print_json
 from console.settings import Settings, load_settings
 from detector.baseline import MINIMUM_REFERENCE, Baseline
+from detector.signals import CHANNELS
 from storage.database import Database
 from storage.records import BaselineDraft, BaselineRecord
 from streams.embedding import Embedder
@@ -24,7 +25,7 @@ from streams.fitting import fit as fit_baseline
 if TYPE_CHECKING:
     from embeddings.encoder import Encoder
 
-__all__ = ["embedder_of", "fit", "fit_and_store", "summary_of"]
+__all__ = ["embedder_of", "fit", "fit_and_store", "summary_of", "warnings_of"]
 
 
 def fit(
@@ -91,8 +92,13 @@ def fit(
     out.print(
         f"Baseline {clean(endpoint)} version {record.version}, {'' if record.active else 'not '}in force: "
         f"{by}, encoder {clean(fitted.baseline.encoder.name)}.",
-        f"Honest clients look foreign in at most {rates.bound[0]:.1%} of their queries ({clean(rates.source)}"
-        + (f", {rates.clients} clients, {rates.queries:,} queries)." if rates.share else ")."),
+        f"Honest clients look foreign in at most {rates.bound[0]:.1%} of their queries "
+        f"({clean(rates.channels[0].source)}"
+        + (
+            f", {rates.channels[0].clients} clients, {rates.channels[0].queries:,} queries)."
+            if rates.share
+            else ")."
+        ),
         sep="\n",
         markup=False,
     )
@@ -101,6 +107,8 @@ def fit(
             "Words find much less than pictures; fit again with --reference once you have some.",
             markup=False,
         )
+    for warning in warnings_of(fitted):
+        error_console.print(f"warning: {clean(warning)}", markup=False)
     for letter in fitted.skipped[:5]:
         error_console.print(f"skipped: {clean(letter.at)}: {clean(letter.reason)}", markup=False)
     if len(fitted.skipped) > 5:
@@ -183,6 +191,28 @@ def fit_and_store(
         return fitted, storage.baselines.add(connection, draft, activate=activate)
 
 
+def warnings_of(fitted: Fitted) -> list[str]:
+    """What the owner should look at before trusting the baseline."""
+    warnings = []
+    rates = fitted.baseline.rates
+    if rates.outliers:
+        more = f" and {len(rates.outliers) - 10} more" if len(rates.outliers) > 10 else ""
+        warnings.append(
+            f"left out of the trusted history, being unlike its other clients: "
+            f"{', '.join(rates.outliers[:10])}{more}. Is one of them a thief? If they are honest, give a "
+            "trusted history with more of their kind."
+        )
+    if fitted.trusted and not rates.share:
+        warnings.append(rates.channels[0].source)
+    if fitted.unasked:
+        warnings.append(
+            f"{len(fitted.unasked)} of {fitted.reference:,} reference images are of a kind that no trusted "
+            f"client ever asked about, such as {', '.join(fitted.unasked[:3])}: is something foreign mixed "
+            "in? Whoever asks for the like of them will be taken for honest."
+        )
+    return warnings
+
+
 def summary_of(baseline: Baseline, fitted: Fitted) -> dict[str, object]:
     """What `banken baselines show` prints of a baseline."""
     rates = baseline.rates
@@ -199,13 +229,24 @@ def summary_of(baseline: Baseline, fitted: Fitted) -> dict[str, object]:
         "cells": len(baseline.domain.centroids),
         "calibration_groups": len(baseline.calibration.bounds) - 1,
         "near_duplicate": baseline.near_duplicate,
-        "benign_bound": list(rates.bound),
-        "benign_mean": list(rates.mean),
-        "exposure_allowance": rates.allowance[0],
-        "rates_from": rates.source,
-        "trusted_clients": rates.clients,
-        "trusted_queries": rates.queries,
         "share_of_clients": rates.share,
         "confidence": rates.confidence,
+        "boundary_margin": rates.margin,
+        "left_out": list(rates.outliers),
+        "never_asked_about": len(fitted.unasked),
+        "exam_images": 0 if baseline.exam is None else len(baseline.exam),
+        **({} if fitted.no_exam is None else {"no_exam_because": fitted.no_exam}),
+        "rates": [
+            {
+                "signal": channel.signal.value,
+                "level": channel.level,
+                "bound": rate.bound,
+                "mean": rate.mean,
+                "clients": rate.clients,
+                "queries": rate.queries,
+                "source": rate.source,
+            }
+            for channel, rate in zip(CHANNELS, rates.channels, strict=True)
+        ],
         "skipped": len(fitted.skipped),
     }

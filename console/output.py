@@ -6,6 +6,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detector.findings import Finding, FindingState, Moment, Severity
+from storage.progress import SubjectProgress
 from storage.records import FindingRecord
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "findings_table",
     "out",
     "print_json",
+    "progress_json",
     "say",
     "when",
 ]
@@ -74,7 +77,9 @@ def print_json(objects: Iterable[Mapping[str, object]]) -> None:
     sys.stdout.flush()
 
 
-def finding_json(finding: Finding, members: Iterable[str]) -> dict[str, object]:
+def finding_json(
+    finding: Finding, members: Iterable[str], progress: SubjectProgress | None
+) -> dict[str, object]:
     """A finding as ``--json`` prints it (DESIGN §9)."""
     return {
         "uid": finding.uid,
@@ -89,10 +94,18 @@ def finding_json(finding: Finding, members: Iterable[str]) -> dict[str, object]:
         "evidence": finding.evidence,
         "exposure": finding.exposure,
         "queries": finding.queries,
-        "progress": None,
+        "progress": progress_json(progress),
         "action": finding.action.value,
         "baseline": finding.baseline,
     }
+
+
+def progress_json(measured: SubjectProgress | None) -> dict[str, object] | None:
+    """What a subject could reproduce and has mapped, as ``--json`` prints it; None before it is measured."""
+    if measured is None:
+        return None
+    agreement = None if measured.progress is None else asdict(measured.progress)
+    return {"queries": measured.queries, **(agreement or {}), "coverage": asdict(measured.coverage)}
 
 
 def findings_table(records: Iterable[FindingRecord], members: Mapping[str, int]) -> Table:

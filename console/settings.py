@@ -72,7 +72,11 @@ class Settings(BaseSettings):
         float, Field(gt=0, description="excess foreign queries that turn a suspect into an alert")
     ] = 25.0
     groups: Annotated[
-        list[str], Field(description="groups judged beside clients: network, fleet, or names of attributes")
+        list[str],
+        Field(
+            description="groups judged beside clients: network, fleet, cohort (week of sign-up), or names of "
+            "attributes"
+        ),
     ] = list(DEFAULT_GROUPS)
     consumer: Annotated[str, Field(min_length=1, description="name under which read offsets are kept")] = (
         "banken"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -10,13 +11,16 @@ from rich.table import Table
 from sqlalchemy import Connection
 
 import storage.members
+import storage.progress
 import storage.subjects
 from console.current import FDR, Suspects
 from console.opening import opened
 from console.options import AsJson, ConfigFile, DatabaseUrl
-from console.output import cell, clean, error_console, out, print_json, say, when
+from console.output import cell, clean, error_console, out, print_json, progress_json, say, when
 from console.settings import load_settings
-from detector.subjects import CLIENT, LEVELS, STATE, SubjectKey, SubjectRow
+from detector.signals import CHANNELS
+from detector.subjects import CLIENT, STATE, SubjectKey, SubjectRow
+from storage.progress import SubjectProgress
 from storage.subjects import SubjectOrder
 
 __all__ = ["app"]
@@ -52,10 +56,11 @@ def list_subjects(
             rows = storage.subjects.page(
                 connection, endpoint, kind=kind, search=search, order=order, limit=limit, offset=offset
             )
+        progress = storage.progress.load(connection, endpoint, [row.key for row in rows])
     if as_json:
-        print_json(_json(row) for row in rows)
+        print_json(_json(row, progress.get(row.key)) for row in rows)
     elif rows:
-        out.print(_table(rows))
+        out.print(_table(rows, progress))
     else:
         say("No subjects.")
 
@@ -83,10 +88,11 @@ def show(
             )
             raise typer.Exit(2)
         members = storage.members.page(connection, endpoint, rows[0].key)
+        progress = storage.progress.load(connection, endpoint, [rows[0].key])
     if as_json:
         print_json(
             [
-                _json(rows[0])
+                _json(rows[0], progress.get(rows[0].key))
                 | {
                     "members": [
                         {"client": m.client, "queries": m.queries, "foreign": m.foreign} for m in members
@@ -95,10 +101,10 @@ def show(
             ]
         )
         return
-    out.print(_table(rows[:1]))
+    out.print(_table(rows[:1], progress))
     state = np.frombuffer(rows[0].state, STATE)[0]
-    for level, hits in zip(LEVELS, state["hits"].tolist(), strict=True):
-        say(f"foreign and novel at τ = {level:g}: {hits:,} of {rows[0].queries:,} queries")
+    for channel, hits in zip(CHANNELS, state["hits"].tolist(), strict=True):
+        say(f"{channel}: {hits:,} of {rows[0].queries:,} queries")
     if members:
         table = Table(
             "client", "queries", "foreign", "first seen", "last seen", title="clients", header_style="bold"
@@ -122,9 +128,17 @@ def _named(connection: Connection, endpoint: str, text: str) -> SubjectKey:
     return SubjectKey(CLIENT, text)
 
 
-def _table(rows: list[SubjectRow]) -> Table:
+def _table(rows: list[SubjectRow], progress: Mapping[SubjectKey, SubjectProgress]) -> Table:
     table = Table(
-        "who", "queries", "evidence", "exposure", "finding", "first seen", "last seen", header_style="bold"
+        "who",
+        "queries",
+        "evidence",
+        "exposure",
+        "progress",
+        "finding",
+        "first seen",
+        "last seen",
+        header_style="bold",
     )
     for row in rows:
         table.add_row(
@@ -132,6 +146,7 @@ def _table(rows: list[SubjectRow]) -> Table:
             f"{row.queries:,}",
             f"{row.evidence:,.2f}",
             f"{row.exposure:,.1f}",
+            _agreement(progress.get(row.key)),
             {0: "", 1: "suspected"}.get(row.stage, "alerted"),
             when(row.first_seen),
             when(row.last_seen),
@@ -139,13 +154,19 @@ def _table(rows: list[SubjectRow]) -> Table:
     return table
 
 
-def _json(row: SubjectRow) -> dict[str, object]:
+def _agreement(measured: SubjectProgress | None) -> str:
+    """What a thief could reach with its answers."""
+    return "" if measured is None or measured.progress is None else f"{measured.progress.strong:.0%}"
+
+
+def _json(row: SubjectRow, measured: SubjectProgress | None) -> dict[str, object]:
     return {
         "kind": row.key.kind,
         "value": row.key.value,
         "queries": row.queries,
         "evidence": row.evidence,
         "exposure": row.exposure,
+        "progress": progress_json(measured),
         "state": {0: None, 1: "suspected"}.get(row.stage, "alerted"),
         "first_seen": row.first_seen,
         "last_seen": row.last_seen,

@@ -16,15 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.conformal import Calibration
+from detector.coverage import MOST_CELLS
 from detector.domain import Domain
 from detector.errors import DetectorError
+from detector.progress import Exam
 from detector.prompt_domain import PromptDomain
-from detector.rates import DEFAULT_RATES, BenignRates
-from detector.subjects import LEVELS
+from detector.rates import DEFAULT_RATES, BenignRate, BenignRates
+from detector.signals import LEVELS
 
 __all__ = ["MINIMUM_REFERENCE", "Baseline", "EncoderKey", "Verdict"]
 
-FORMAT = 2
+FORMAT = 3
 _KINDS: dict[str, type[Domain | PromptDomain]] = {kind.kind: kind for kind in (Domain, PromptDomain)}
 
 MINIMUM_REFERENCE = 330
@@ -90,18 +92,24 @@ class Baseline:
         encoder: the encoder that its embeddings came from.
         domain: what the reference images span, or what prompts name.
         calibration: conformal calibration by group of cells.
+        deep: the same for the deepest level, which takes larger groups.
+        mass: reference images by cell and one more, int64, shape (cells,); empty where coverage is no signal.
         held_out: calibration embeddings, float16, shape (m, d); none where the domain was declared in words.
         near_duplicate: cosine similarity from which two queries may be near duplicates, in (0, 1).
         rates: benign rates π₀ and m₀.
+        exam: held-out pictures with the endpoint's answers, for extraction progress; None without answers.
     """
 
     endpoint: str
     encoder: EncoderKey
     domain: Domain | PromptDomain
     calibration: Calibration
+    deep: Calibration
+    mass: npt.NDArray[np.int64]
     held_out: npt.NDArray[np.float16]
     near_duplicate: float
     rates: BenignRates = DEFAULT_RATES
+    exam: Exam | None = None
 
     @classmethod
     def fit(cls, endpoint: str, encoder: EncoderKey, embeddings: npt.NDArray[np.float16]) -> Baseline:
@@ -133,8 +141,15 @@ class Baseline:
             )
         domain = Domain.fit(fit, scale)
         scores, cells = domain.score(held_out)
-        calibration = Calibration.fit(scores, cells, domain.centroids, minimum=round(2 / min(LEVELS)))
-        return cls(endpoint, encoder, domain, calibration, held_out, _near_duplicate(domain, held_out))
+        calibration, deep = (
+            Calibration.fit(scores, cells, domain.centroids, minimum=round(2 / level)) for level in LEVELS[1:]
+        )
+        # Counted on images that placed no cell. One more each: a cell where none fell is not impossible.
+        _, scaled = domain.score(scale)
+        mass = 1 + np.bincount(np.append(cells, scaled), minlength=len(domain.centroids))
+        return cls(
+            endpoint, encoder, domain, calibration, deep, mass, held_out, _near_duplicate(domain, held_out)
+        )
 
     @classmethod
     def declare(
@@ -164,11 +179,26 @@ class Baseline:
         group = np.zeros(domain.size, np.int64)
         calibration = Calibration(group, np.sort(scores), np.array([0, len(scores)], np.int64))
         none = np.empty((0, encoder.dim), np.float16)
-        return cls(endpoint, encoder, domain, calibration, none, near_duplicate, rates)
+        return cls(
+            endpoint,
+            encoder,
+            domain,
+            calibration,
+            calibration,
+            np.empty(0, np.int64),
+            none,
+            near_duplicate,
+            rates,
+        )
 
     def with_rates(self, rates: BenignRates) -> Baseline:
         """The same baseline with other benign rates."""
         return replace(self, rates=rates)
+
+    def with_exam(self, exam: Exam) -> Baseline:
+        """The same baseline with an exam."""
+        check_embeddings(exam.embeddings, self.encoder.dim)
+        return replace(self, exam=exam)
 
     def judge(self, embeddings: npt.NDArray[np.float16]) -> Verdict:
         """Score queries, each on its own: history plays no part here.
@@ -178,7 +208,14 @@ class Baseline:
         """
         scores, cells = self.domain.score(embeddings)
         p_values = self.calibration.p_values(scores, cells)
-        return Verdict(scores, p_values, cells, p_values[:, None] <= np.array(LEVELS))
+        deep = self.deep.p_values(scores, cells)
+        by_level = np.stack([p_values, p_values, deep], axis=1)
+        return Verdict(scores, p_values, cells, by_level <= np.array(LEVELS))
+
+    @property
+    def has_coverage(self) -> bool:
+        """Whether the domain's cells have a mass and a bit each in a subject's state."""
+        return 0 < len(self.mass) <= MOST_CELLS
 
     @cached_property
     def content_hash(self) -> str:
@@ -225,15 +262,21 @@ class Baseline:
 
     @classmethod
     def _from_parts(cls, meta: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Baseline:
-        rates = meta["rates"] | {name: tuple(meta["rates"][name]) for name in ("bound", "mean")}
+        rates = meta["rates"] | {
+            "channels": tuple(BenignRate(**rate) for rate in meta["rates"]["channels"]),
+            "outliers": tuple(meta["rates"]["outliers"]),
+        }
         return cls(
             endpoint=meta["endpoint"],
             encoder=EncoderKey(**meta["encoder"]),
             domain=_KINDS[meta["kind"]].from_parts(meta["domain"], arrays),
             calibration=Calibration(arrays["group_of_cell"], arrays["scores"], arrays["bounds"]),
+            deep=Calibration(arrays["deep_group_of_cell"], arrays["deep_scores"], arrays["deep_bounds"]),
+            mass=arrays["mass"],
             held_out=arrays["held_out"],
             near_duplicate=meta["near_duplicate"],
             rates=BenignRates(**rates),
+            exam=Exam.from_arrays(arrays),
         )
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -252,7 +295,12 @@ class Baseline:
             "group_of_cell": self.calibration.group_of_cell,
             "scores": self.calibration.scores,
             "bounds": self.calibration.bounds,
+            "deep_group_of_cell": self.deep.group_of_cell,
+            "deep_scores": self.deep.scores,
+            "deep_bounds": self.deep.bounds,
+            "mass": self.mass,
             "held_out": self.held_out,
+            **({} if self.exam is None else self.exam.arrays()),
         }
 
 

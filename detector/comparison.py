@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from detector.baseline import Baseline
-from detector.subjects import LEVELS
+from detector.signals import CHANNELS, LEVELS, Channel, Signal
 
 __all__ = ["Comparison", "compare"]
 
@@ -44,7 +44,7 @@ class Comparison:
     def lines(self) -> list[str]:
         """The comparison in sentences."""
         lines = [
-            f"Benign bound at τ = {tau:g}: {old:.1%} before, {new:.1%} after; "
+            f"Benign bound, {channel}: {_bound(channel, old)} before, {_bound(channel, new)} after; "
             + (
                 "thieves are found sooner."
                 if new < old
@@ -52,7 +52,7 @@ class Comparison:
                 if new > old
                 else "no change."
             )
-            for tau, old, new in zip(LEVELS, *self.bounds, strict=True)
+            for channel, old, new in zip(CHANNELS, *self.bounds, strict=True)
         ]
         lines.append(
             f"Exposure counts foreign queries above {self.allowances[0]:.1%} before, "
@@ -89,3 +89,8 @@ def compare(old: Baseline, new: Baseline) -> Comparison:
         float(old.judge(new.held_out).foreign[:, 0].mean()) if pictures else None,
         float(new.judge(old.held_out).foreign[:, 0].mean()) if pictures else None,
     )
+
+
+def _bound(channel: Channel, value: float) -> str:
+    """A rate as a share of queries, or of coverage as a factor on what has not been visited."""
+    return f"{value:.2f} × unvisited mass" if channel.signal is Signal.COVERAGE else f"{value:.1%}"

@@ -67,21 +67,22 @@ class Domain(BaseDomain):
         held_out: npt.NDArray[np.float16],
         *,
         explained: float = 0.5,
-        neighbours: int = 10,
+        neighbours: int | None = None,
         seed: int = 0,
     ) -> Domain:
         """Fit the subspace, the cells and the scales.
 
         Args:
-            reference: L2-normalised, shape (n, d); n ≥ neighbours.
+            reference: L2-normalised, shape (n, d); n ≥ 10.
             held_out: other reference images, which set the scales of the two parts, shape (m, d).
-            explained: share of variance inside the principal subspace. 0.5 and k = 10 were
-                chosen with CIFAR-10 `train` as the domain and the splits `encoder` as foreign; any share from
-                0.2 to 0.5 does nearly as well (embeddings/compact/MODEL_CARD.md).
-            neighbours: k.
+            explained: share of variance inside the principal subspace. It and k were chosen with CIFAR-10
+                `train` as the domain and the splits `encoder` as foreign (benchmarks/score_settings.py).
+            neighbours: k; None for a fiftieth of the reference, between 10 and 80.
             seed: of k-means.
         """
         vectors = reference.astype(np.float64)
+        if neighbours is None:
+            neighbours = int(np.clip(len(vectors) // 50, 10, 80))
         # About fifty images a cell: with a hundred the search takes half as long again and finds the same.
         cells = int(np.clip(len(vectors) // 50, 1, 256))
         with threadpool_limits(1):  # sums of several threads have no order: the content hash would be chance

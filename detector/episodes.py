@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.evidence import EvidenceRule
-from detector.findings import Activity, Finding, FindingChange, FindingState, Moment, Severity
+from detector.findings import Activity, Finding, FindingChange, FindingState, Moment, Severity, SignalFigures
 from detector.subjects import SubjectKey
 
 __all__ = ["LAPSED", "Episodes", "next_stage"]
@@ -65,8 +65,15 @@ class Episodes:
         for key in keys:
             self._open.pop(key, None)
 
-    def move(  # noqa: PLR0917 - as OnChange passes them
-        self, key: SubjectKey, sequence: int, stage: int, at: Moment, evidence: float, exposure: float
+    def move(
+        self,
+        key: SubjectKey,
+        sequence: int,
+        stage: int,
+        *,
+        at: Moment,
+        evidence: float,
+        signals: tuple[SignalFigures, ...],
     ) -> FindingChange:
         """Move a subject's finding to ``stage``, opening or closing it where that is what it means.
 
@@ -76,8 +83,9 @@ class Episodes:
             stage: what :func:`next_stage` said.
             at: the query that made it so.
             evidence: E after that query.
-            exposure: G after that query.
+            signals: what each signal said then.
         """
+        exposure = max(figures.exposure for figures in signals)
         found = self._open.pop(key, None)
         activity = Activity.UPDATE
         if found is None:
@@ -99,7 +107,12 @@ class Episodes:
                 baseline=self._baseline,
             )
         found = replace(
-            found, evidence=evidence, exposure=exposure, queries=at.queries, baseline=self._baseline
+            found,
+            evidence=evidence,
+            exposure=exposure,
+            queries=at.queries,
+            baseline=self._baseline,
+            signals=signals,
         )
         if stage == 0:
             return FindingChange(Activity.CLOSE, replace(found, state=FindingState.CLOSED, closed_at=at), at)

@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 from detector.groups import FLEET
+from detector.signals import Signal
 from detector.subjects import SubjectKey
 
-__all__ = ["Action", "Activity", "Finding", "FindingChange", "FindingState", "Moment", "Severity"]
+__all__ = [
+    "Action",
+    "Activity",
+    "Finding",
+    "FindingChange",
+    "FindingState",
+    "Moment",
+    "Severity",
+    "SignalFigures",
+]
 
 
 class FindingState(StrEnum):
@@ -61,6 +71,23 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalFigures:
+    """What one signal has to say about a subject.
+
+    Attributes:
+        signal: which.
+        evidence: the e-value of this signal alone, in [0, 100/α].
+        exposure: its hits beyond what an honest client would have had.
+        hits: its hits; out of domain those at τ = 0.05.
+    """
+
+    signal: Signal
+    evidence: float
+    exposure: float
+    hits: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One episode of suspicion against one subject of one endpoint.
 
@@ -75,9 +102,12 @@ class Finding:
         alerted_at: when exposure was large enough too; None before that.
         closed_at: when the evidence had lapsed; None before that.
         evidence: the e-value at the latest change, in [0, 100/α].
-        exposure: excess of foreign, novel, answered queries at the latest change.
+        exposure: the largest excess of a signal's hits (out of domain: of foreign, novel, answered queries)
+            at the latest change.
         queries: the subject's queries at the latest change.
         baseline: content hash of the baseline in force.
+        signals: what each signal said at the latest change, in the order of `detector.signals.SIGNALS`; of a
+            group out of domain alone.
     """
 
     uid: str
@@ -93,6 +123,7 @@ class Finding:
     exposure: float
     queries: int
     baseline: str
+    signals: tuple[SignalFigures, ...] = ()
 
     @property
     def action(self) -> Action:

@@ -5,30 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, repeat
 
 import numpy as np
 import numpy.typing as npt
 
 from detector.baseline import Baseline, Verdict, check_embeddings
+from detector.coverage import enter_cells
 from detector.episodes import Episodes
-from detector.evidence import EvidenceRule
-from detector.findings import Finding, FindingChange, Moment
+from detector.evidence import GRID, EvidenceRule
+from detector.findings import Finding, FindingChange, Moment, SignalFigures
 from detector.groups import DEFAULT_GROUPS, check_kinds
+from detector.perturbation import digests_of, perturbed
 from detector.query_index import QueryIndex, QueryPool, owner_of
-from detector.recursion import Null, OnChange, advance_clients, advance_groups
+from detector.recursion import Null, OnChange, Turn, advance_clients, advance_groups
+from detector.signals import CHANNELS, FIRST_CHANNEL, LEVELS, SIGNALS, Outcomes, Signal
 from detector.subjects import CLIENT, SubjectKey, SubjectRow, SubjectTable
 
 __all__ = ["GIVEN_AWAY", "Batch", "Monitor", "Observation"]
 
-GIVEN_AWAY = 10.0
+GIVEN_AWAY = 3.0
 """Evidence from which a client's further queries are no evidence about its groups.
 
-A lone thief is one finding, not one for him and one for each group he belongs to. Selection by the past
-is predictable, so the groups' null holds for what is left (docs/evidence.md)."""
+A lone thief is one finding, not one for him and one for each group he belongs to: a hit at the deepest
+level is enough. Selection by the past is predictable, so the groups' null holds for what is left
+(docs/evidence.md)."""
 
 BUCKET = 600_000
 """Width of a group's event-time buckets, ms."""
+
+_COVERAGE, _PERTURBATION, _BOUNDARY = range(len(LEVELS), len(CHANNELS))
+_LEAST_MASS = 1e-6  # a bound of zero would be no bound: nothing is impossible
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class Batch:
         groups: group subjects of each query, one place a kind, as ``groups_of`` returns them.
         embeddings: L2-normalised float16, shape (n, d).
         fingerprints: perceptual hashes, uint64, shape (n,); 0 where there was no picture.
+        margins: the highest score of each answer less the second, float32, shape (n,); NaN without scores.
     """
 
     ids: Sequence[str]
@@ -50,13 +58,14 @@ class Batch:
     groups: Sequence[tuple[SubjectKey | None, ...]]
     embeddings: npt.NDArray[np.float16]
     fingerprints: npt.NDArray[np.uint64]
+    margins: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def subjects(self) -> set[SubjectKey]:
-        """Everyone whom these queries are about."""
-        keys = {SubjectKey(CLIENT, client) for client in self.clients}
+    def subjects(self) -> set[tuple[str, str]]:
+        """Everyone whom these queries are about, as pairs that equal their keys."""
+        keys: set[tuple[str, str]] = set(zip(repeat(CLIENT), self.clients, strict=False))
         keys.update(key for key in chain.from_iterable(self.groups) if key is not None)
         return keys
 
@@ -67,7 +76,7 @@ class Observation:
 
     Attributes:
         verdict: scores, p-values and cells of the single queries.
-        hits: foreign and not a duplicate of the client's own, by level, shape (n, levels).
+        outcomes: what each channel answered; out of domain: foreign and no duplicate of the client's own.
         duplicate: foreign, but a near duplicate of the client's own earlier one, shape (n,).
         novel: running number within the endpoint of a foreign query that is new to its client or to one of
             its groups, else -1, shape (n,).
@@ -76,11 +85,16 @@ class Observation:
     """
 
     verdict: Verdict
-    hits: npt.NDArray[np.bool_]
+    outcomes: Outcomes
     duplicate: npt.NDArray[np.bool_]
     novel: npt.NDArray[np.int64]
     changes: tuple[FindingChange, ...]
     causes: tuple[int, ...]
+
+    @property
+    def hits(self) -> npt.NDArray[np.bool_]:
+        """Outcomes that mean something, shape (n, channels)."""
+        return self.outcomes.observed
 
 
 class Monitor:
@@ -146,7 +160,8 @@ class Monitor:
         """Judge a batch.
 
         1. Each query is scored by itself.
-        2. Foreign queries that nearly repeat one of the same subject's count as misses for that subject.
+        2. Foreign queries that nearly repeat one of the same subject's count as misses for that subject, and
+           so do unsure answers to them; the other signals ask what they ask.
         3. Clients' evidence and exposure move query by query.
         4. Groups' move on event-time buckets; queries of clients who have given themselves away are
            exposure but no evidence.
@@ -163,9 +178,9 @@ class Monitor:
         duplicate, novel = self._deduplicate(batch, verdict.foreign[:, 0], slots)
         changes: list[tuple[int, int, FindingChange]] = []
 
-        hits = verdict.foreign & ~duplicate[:, :1]
+        outcomes = self._outcomes(batch, verdict, duplicate[:, 0], slots[:, 0])
         record = self._recorder(batch, np.arange(len(batch)), changes, 0)
-        before = advance_clients(self._null, self._table.rows, slots[:, 0], hits, record)
+        before = advance_clients(self._null, self._table.rows, slots[:, 0], outcomes, record)
         counted = before < GIVEN_AWAY
         for kind in range(1, slots.shape[1]):
             events = np.flatnonzero(slots[:, kind] >= 0)
@@ -180,12 +195,48 @@ class Monitor:
             )
         changes.sort(key=lambda change: change[:2])
         causes, _, steps = zip(*changes, strict=True) if changes else ((), (), ())
-        return Observation(verdict, hits, duplicate[:, 0], novel, steps, causes)
+        return Observation(verdict, outcomes, duplicate[:, 0], novel, steps, causes)
+
+    def _outcomes(
+        self,
+        batch: Batch,
+        verdict: Verdict,
+        duplicate: npt.NDArray[np.bool_],
+        slots: npt.NDArray[np.intp],
+    ) -> Outcomes:
+        """What every channel answers for the clients; see `detector.signals` for the questions."""
+        n, rows = len(batch), self._table.rows
+        hits = np.ones((n, len(CHANNELS)), np.bool_)
+        bounds = np.ones((n, len(CHANNELS)))
+        allowances = np.ones((n, len(SIGNALS)))
+
+        hits[:, : len(LEVELS)] = verdict.foreign & ~duplicate[:, None]
+        bounds[:, : len(LEVELS)] = self._null.bound[: len(LEVELS)]
+        allowances[:, 0] = self._null.allowance[0]
+        if self.baseline.has_coverage:
+            inside = ~verdict.foreign[:, 0]
+            entered, left = enter_cells(rows["visited"], slots, verdict.cells, inside, self.baseline.mass)
+            left = np.maximum(left, _LEAST_MASS)
+            hits[:, _COVERAGE] = entered
+            bounds[:, _COVERAGE] = np.minimum(self._null.bound[_COVERAGE] * left, 1.0)
+            allowances[:, SIGNALS.index(Signal.COVERAGE)] = self._null.allowance[1] * left
+        changed, known = perturbed(rows, slots, batch.fingerprints, digests_of(batch.embeddings))
+        # A health check that posts one picture all day gets one answer all day: one hit.
+        unsure = (batch.margins <= self.baseline.rates.margin) & ~(known | duplicate)
+        for channel, judged, outcome in (
+            (_PERTURBATION, batch.fingerprints != 0, changed),
+            (_BOUNDARY, ~np.isnan(batch.margins), unsure),
+        ):
+            signal = FIRST_CHANNEL.index(channel)
+            hits[judged, channel] = outcome[judged]
+            bounds[judged, channel] = self._null.bound[channel]
+            allowances[judged, signal] = self._null.allowance[signal]
+        return Outcomes(hits, bounds, allowances)
 
     def _slots(self, batch: Batch) -> npt.NDArray[np.intp]:
         """Where each query's client and groups stand in the table, shape (n, kinds); -1 for no group."""
         slots = np.full((len(batch), 1 + len(self.groups)), -1, np.intp)
-        slots[:, 0] = self._table.slots([SubjectKey(CLIENT, client) for client in batch.clients])
+        slots[:, 0] = self._table.slots(list(zip(repeat(CLIENT), batch.clients, strict=False)))
         for kind in range(len(self.groups)):
             keys = [groups[kind] for groups in batch.groups]
             events = [i for i, key in enumerate(keys) if key is not None]
@@ -249,13 +300,29 @@ class Monitor:
     ) -> OnChange:
         """Collect finding changes of one kind of subject as (query, kind, change)."""
 
-        def record(  # noqa: PLR0917 - the arguments of OnChange
-            at: int, slot: int, queries: int, stage: int, value: float, exposed: float
-        ) -> None:
-            event = int(events[at])
-            moment = Moment(int(batch.times[event]), queries, batch.ids[event])
-            sequence = int(self._table.rows["episodes"][slot])
-            change = self._episodes.move(self._table.key(slot), sequence, stage, moment, value, exposed)
+        def record(turn: Turn) -> None:
+            event = int(events[turn.event])
+            moment = Moment(int(batch.times[event]), turn.queries, batch.ids[event])
+            change = self._episodes.move(
+                self._table.key(turn.slot),
+                int(self._table.rows["episodes"][turn.slot]),
+                turn.stage,
+                at=moment,
+                evidence=turn.evidence,
+                signals=_figures(turn, self._null.rule.weights),
+            )
             changes.append((event, kind, change))
 
         return record
+
+
+def _figures(turn: Turn, weights: tuple[float, ...]) -> tuple[SignalFigures, ...]:
+    """What each signal says about a subject whose finding changes."""
+    by_channel = turn.S.sum(axis=1) / len(GRID) + turn.unspent
+    figures = []
+    for place, exposed in enumerate(turn.exposure.tolist()):
+        mine = [i for i, channel in enumerate(CHANNELS) if channel.signal is SIGNALS[place]]
+        weight = np.array([weights[i] for i in mine])
+        value = float((weight * by_channel[mine]).sum() / max(weight.sum(), 1e-12))
+        figures.append(SignalFigures(SIGNALS[place], value, exposed, int(turn.hits[FIRST_CHANNEL[place]])))
+    return tuple(figures)

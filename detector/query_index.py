@@ -13,12 +13,10 @@ import numpy.typing as npt
 from detector.base_domain import BaseDomain
 from detector.domain import product
 from detector.errors import DetectorError
+from detector.perturbation import FINGERPRINT_BITS
 from detector.subjects import SubjectKey
 
-__all__ = ["FINGERPRINT_BITS", "NO_OWNER", "QueryIndex", "QueryPool", "owner_of"]
-
-FINGERPRINT_BITS = 10
-"""Two pictures may be near duplicates while at most this many of their 64 fingerprint bits differ."""
+__all__ = ["NO_OWNER", "QueryIndex", "QueryPool", "owner_of"]
 
 HALF = 4096
 """Queries in one generation of the index."""

@@ -7,20 +7,59 @@ into batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from detector.episodes import next_stage
-from detector.evidence import EvidenceRule, evidence, exposure, run_bucket, start_weight, step, unspent
+from detector.evidence import (
+    GRID,
+    EvidenceRule,
+    evidence,
+    exposure,
+    ratios,
+    run_bucket,
+    start_weight,
+    step,
+    unspent,
+)
 from detector.rates import BenignRates
+from detector.signals import FIRST_CHANNEL, LEVELS, Outcomes
 
-__all__ = ["Null", "OnChange", "advance_clients", "advance_groups"]
+__all__ = ["Null", "OnChange", "Turn", "advance_clients", "advance_groups"]
 
-OnChange = Callable[[int, int, int, int, float, float], None]
-"""Called when a subject's finding changes, with: event, slot, the subject's query count, new stage, E, G."""
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A subject's finding is about to change.
+
+    Attributes:
+        event: the event that makes it.
+        slot: the subject's row.
+        queries: its events so far.
+        stage: where the finding goes.
+        evidence: E.
+        S: the recursion by channel, or of a group by out-of-domain level, shape (channels or levels, grid).
+        unspent: start weight not spent.
+        exposure: G by signal, shape (signals,); of a group out of domain alone.
+        hits: outcomes X = 1 so far, in the order of S.
+    """
+
+    event: int
+    slot: int
+    queries: int
+    stage: int
+    evidence: float
+    S: npt.NDArray[np.float64]
+    unspent: float
+    exposure: npt.NDArray[np.float64]
+    hits: npt.NDArray[np.int64]
+
+
+OnChange = Callable[[Turn], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,83 +67,144 @@ class Null:
     """What the recursion tests against.
 
     Attributes:
-        rule: α, cap, weights of the levels and the exposure that alerts.
-        bound: π₀ by level, shape (levels,).
-        allowance: m₀ at the first level, on which exposure is counted.
+        rule: α, cap, weights of the channels and the exposure that alerts.
+        bound: π₀ by channel, shape (channels,).
+        allowance: m₀ by signal, shape (signals,).
     """
 
     rule: EvidenceRule
     bound: npt.NDArray[np.float64]
-    allowance: float
+    allowance: npt.NDArray[np.float64]
 
     @classmethod
     def of(cls, rule: EvidenceRule, rates: BenignRates) -> Null:
         """The null of a baseline's benign rates."""
-        return cls(rule, np.array(rates.bound), rates.allowance[0])
+        return cls(rule, np.array(rates.bound), np.array(rates.allowance))
+
+    @property
+    def group_weights(self) -> tuple[float, ...]:
+        """Weights of the out-of-domain levels alone: the only channels whose null holds for a group."""
+        weights = self.rule.weights[: len(LEVELS)]
+        return tuple(weight / sum(weights) for weight in weights)
 
 
 def advance_clients(
     null: Null,
     rows: npt.NDArray[np.void],
     slots: npt.NDArray[np.intp],
-    hits: npt.NDArray[np.bool_],
+    outcomes: Outcomes,
     on_change: OnChange,
 ) -> npt.NDArray[np.float64]:
     """Take events of clients, in the log's order.
 
     1. Clients are ordered by how many events they have, most first, so that round r, which takes the
-       r-th event of every client that has one, works on a prefix of the arrays.
-    2. Each round spends a start weight, moves S and G, and compares E and G with where the client's
-       finding stands.
-    3. The states are written back.
+       r-th event of every client that has one, works on a prefix of the arrays; events are laid out round
+       by round.
+    2. Each round spends a start weight and moves S and G: that alone is done one event after the other.
+    3. E follows for all events at once, and who may change his finding is looked at client by client.
+    4. The states are written back.
 
     Args:
         null: what is tested against.
         rows: table of :data:`~detector.subjects.STATE` records; changed in place.
         slots: row of each event's client, shape (n,).
-        hits: outcomes X, duplicates already counted as misses, shape (n, levels).
+        outcomes: of the events, duplicates already counted as misses.
         on_change: called for each change, in no particular order.
 
     Returns:
         Each client's evidence before each event, shape (n,).
     """
-    before = np.empty(len(slots))
+    if len(slots) == 0:
+        return np.empty(0)
     order = np.argsort(slots, kind="stable")
     first = _run_starts(slots[order])
     counts = np.diff(np.append(first, len(slots)))
     most_first = np.argsort(-counts, kind="stable")
-    first, counts = first[most_first], counts[most_first]
-    mine = slots[order[first]]
+    mine = slots[order[first[most_first]]]
+    counts, rank = counts[most_first], np.repeat(np.argsort(most_first), counts)
+    turn = np.arange(len(slots)) - np.repeat(first, np.diff(np.append(first, len(slots))))
+    layout = np.lexsort((rank, turn))
+    at, client, turn = order[layout], rank[layout], turn[layout]
+    rounds = np.append(0, np.cumsum(np.bincount(turn)))
+    last = rounds[counts - 1] + np.arange(len(mine))
 
-    S, G, queries, starts = (rows[name][mine] for name in ("S", "G", "queries", "starts"))
-    stage, episodes, total_hits = (rows[name][mine] for name in ("stage", "episodes", "hits"))
-    left = unspent(starts)
-    value = rows["evidence"][mine]
-    for turn in range(int(counts[0]) if len(counts) else 0):
-        m = int(np.count_nonzero(counts > turn))
-        event = order[first[:m] + turn]
-        before[event] = value[:m]
-        outcome = hits[event]
-        starts[:m] += 1
-        queries[:m] += 1
-        total_hits[:m] += outcome
-        remaining = unspent(starts[:m])
-        S[:m] = step(S[:m], left[:m] - remaining, outcome, null.bound, null.rule.ceiling)
-        left[:m] = remaining
-        value[:m] = evidence(S[:m], remaining, null.rule.level_weights)
-        G[:m] = exposure(G[:m], outcome[:, 0], np.ones(m, np.int64), null.allowance)
-        moved = next_stage(null.rule, value[:m], G[:m], stage[:m])
-        for i in np.flatnonzero(moved != stage[:m]).tolist():
-            episodes[i] += stage[i] == 0
-            rows["episodes"][mine[i]] = episodes[i]
-            at, slot = int(event[i]), int(mine[i])
-            on_change(at, slot, int(queries[i]), int(moved[i]), float(value[i]), float(G[i]))
-        stage[:m] = moved
+    starts = rows["starts"][mine][client] + turn
+    remaining = unspent(starts + 1)
+    S = ratios(outcomes.hits[at], outcomes.bounds[at])
+    G = outcomes.hits[at][:, list(FIRST_CHANNEL)] - outcomes.allowances[at]
+    _move(null, rows["S"][mine], rows["G"][mine], S, G, unspent(starts) - remaining, rounds)
+    value = evidence(S, remaining, null.rule.weights)
+    before = np.empty(len(slots))
+    earlier = rounds[np.maximum(turn - 1, 0)] + client
+    before[at] = np.where(turn == 0, rows["evidence"][mine][client], value[earlier])
 
-    rows["S"][mine], rows["G"][mine], rows["queries"][mine], rows["starts"][mine] = S, G, queries, starts
-    rows["stage"][mine], rows["hits"][mine] = stage, total_hits
-    rows["evidence"][mine], rows["exposure"][mine] = value, G
+    observed = outcomes.observed[at]
+    queries = rows["queries"][mine][client] + turn + 1
+    stage, exposed = rows["stage"][mine], G.max(axis=1)
+    moving = np.zeros(len(mine), np.bool_)
+    moving[client[value >= null.rule.threshold]] = True
+    for one in np.flatnonzero(moving | (stage > 0)).tolist():
+        events = rounds[: counts[one]] + one
+        slot = int(mine[one])
+        for i, moved in _stages(null.rule, value[events], exposed[events], int(stage[one])):
+            event = events[i]
+            rows["episodes"][slot] += stage[one] == 0
+            stage[one] = moved
+            on_change(
+                Turn(
+                    event=int(at[event]),
+                    slot=slot,
+                    queries=int(queries[event]),
+                    stage=moved,
+                    evidence=float(value[event]),
+                    S=S[event],
+                    unspent=float(remaining[event]),
+                    exposure=G[event],
+                    hits=rows["hits"][slot] + observed[events[: i + 1]].sum(axis=0),
+                )
+            )
+
+    rows["S"][mine], rows["G"][mine] = S[last], G[last]
+    rows["queries"][mine] += counts
+    rows["starts"][mine] += counts
+    np.add.at(rows["hits"], mine[client], observed)
+    np.add.at(rows["linking_hits"], mine[client], observed[:, : len(LEVELS)] & (queries % 2 == 1)[:, None])
+    rows["stage"][mine], rows["evidence"][mine], rows["exposure"][mine] = stage, value[last], exposed[last]
+    rows["linking"][mine] = _linking(null, rows["queries"][mine], rows["linking_hits"][mine])
     return before
+
+
+def _move(  # noqa: PLR0917 - two recursions side by side
+    null: Null,
+    S: npt.NDArray[np.float64],
+    G: npt.NDArray[np.float64],
+    ratio: npt.NDArray[np.float64],
+    excess: npt.NDArray[np.float64],
+    w: npt.NDArray[np.float64],
+    rounds: npt.NDArray[np.intp],
+) -> None:
+    """Run S and G through the rounds, in place of the likelihood ratios and of the events' excess X − m₀."""
+    for start, stop in pairwise(rounds.tolist()):
+        m = stop - start
+        S = step(S[:m], w[start:stop], ratio[start:stop], null.rule.ceiling)
+        step_excess = excess[start:stop]
+        step_excess += G[:m]
+        G = np.maximum(step_excess, 0.0, out=step_excess)
+
+
+def _stages(
+    rule: EvidenceRule, value: npt.NDArray[np.float64], exposed: npt.NDArray[np.float64], stage: int
+) -> Iterator[tuple[int, int]]:
+    """The changes of one client's finding: which of its events made it, and where it went."""
+    first = 0
+    while first < len(value):
+        moved = next_stage(rule, value[first:], exposed[first:], np.full(len(value) - first, stage))
+        changed = np.flatnonzero(moved != stage)
+        if len(changed) == 0:
+            return
+        stage = int(moved[changed[0]])
+        first += int(changed[0]) + 1
+        yield first - 1, stage
 
 
 def advance_groups(  # noqa: PLR0917 - the arguments of advance_clients and two more
@@ -128,11 +228,13 @@ def advance_groups(  # noqa: PLR0917 - the arguments of advance_clients and two 
         null: what is tested against.
         rows: table of :data:`~detector.subjects.STATE` records; changed in place.
         slots: row of each event's group, shape (n,).
-        hits: outcomes X for the group, shape (n, levels).
+        hits: out-of-domain outcomes X for the group by level, shape (n, levels).
         counted: whether an event is evidence about the group, shape (n,); exposure counts all events.
         buckets: number of each event's event-time bucket, shape (n,).
         on_change: called for each change, in no particular order.
     """
+    levels, weights = len(LEVELS), null.group_weights
+    bound, allowance = null.bound[:levels], null.allowance[0]
     order = np.argsort(slots, kind="stable")
     slots, hits, counted, buckets = slots[order], hits[order], counted[order], buckets[order]
     group_first = _run_starts(slots)
@@ -163,9 +265,9 @@ def advance_groups(  # noqa: PLR0917 - the arguments of advance_clients and two 
         queries = state["bucket_queries"][run_of] + events - start + 1
         left = unspent(state["starts"])[run_of]
         w = start_weight(state["starts"])[run_of]
-        S = run_bucket(state["S"][run_of], w, bucket_hits, trials, null.bound, null.rule.ceiling)
-        value = evidence(S, left, null.rule.level_weights)
-        G = exposure(state["G"][run_of], foreign, queries, null.allowance)
+        S = run_bucket(state["S"][run_of, :levels], w, bucket_hits, trials, bound, null.rule.ceiling)
+        value = evidence(S, left, weights)
+        G = exposure(state["G"][run_of, 0], foreign, queries, allowance)
         total = state["queries"][run_of] + events - start + 1
 
         stage = state["stage"]
@@ -177,15 +279,41 @@ def advance_groups(  # noqa: PLR0917 - the arguments of advance_clients and two 
             if moved[0] != stage[run]:
                 rows["episodes"][mine[run]] += stage[run] == 0
                 stage[run] = moved[0]
-                at = int(order[events[i]])
-                on_change(at, int(mine[run]), int(total[i]), int(moved[0]), float(value[i]), float(G[i]))
+                slot = int(mine[run])
+                seen_hits = rows["hits"][slot, :levels] + all_hits[events[i] + 1] - all_hits[start[i]]
+                on_change(
+                    Turn(
+                        event=int(order[events[i]]),
+                        slot=slot,
+                        queries=int(total[i]),
+                        stage=int(moved[0]),
+                        evidence=float(value[i]),
+                        S=S[i],
+                        unspent=float(left[i]),
+                        exposure=G[i : i + 1],
+                        hits=seen_hits,
+                    )
+                )
 
         last = np.cumsum(run_length[runs]) - 1
         rows["stage"][mine], rows["evidence"][mine], rows["exposure"][mine] = stage, value[last], G[last]
         rows["bucket_hits"][mine], rows["trials"][mine] = bucket_hits[last], trials[last]
         rows["bucket_foreign"][mine], rows["bucket_queries"][mine] = foreign[last], queries[last]
         rows["queries"][mine] = total[last]
-        rows["hits"][mine] += all_hits[events[last] + 1] - all_hits[run_first[runs]]
+        rows["hits"][mine, :levels] += all_hits[events[last] + 1] - all_hits[run_first[runs]]
+
+
+def _linking(
+    null: Null, queries: npt.NDArray[np.int64], hits: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """E-values of clients' odd-numbered queries as if looked at once, shape (m,); 0 where none hit."""
+    values = np.zeros(len(queries))
+    hit = np.flatnonzero(hits.any(axis=1))
+    none = np.zeros((len(hit), hits.shape[1], len(GRID)))
+    trials, bound = (queries[hit] + 1) // 2, null.bound[: hits.shape[1]]
+    S = run_bucket(none, np.ones(len(hit)), hits[hit], trials, bound, null.rule.ceiling)
+    values[hit] = evidence(S, np.zeros(len(hit)), null.group_weights)
+    return values
 
 
 def _open_buckets(
@@ -198,10 +326,13 @@ def _open_buckets(
     begun = state["bucket"] >= 0
     closing, old = mine[begun], state[begun]
     w = start_weight(old["starts"])
-    rows["S"][closing] = run_bucket(
-        old["S"], w, old["bucket_hits"], old["trials"], null.bound, null.rule.ceiling
+    levels = len(LEVELS)
+    rows["S"][closing, :levels] = run_bucket(
+        old["S"][:, :levels], w, old["bucket_hits"], old["trials"], null.bound[:levels], null.rule.ceiling
     )
-    rows["G"][closing] = exposure(old["G"], old["bucket_foreign"], old["bucket_queries"], null.allowance)
+    rows["G"][closing, 0] = exposure(
+        old["G"][:, 0], old["bucket_foreign"], old["bucket_queries"], null.allowance[0]
+    )
     for name in ("bucket_hits", "trials", "bucket_foreign", "bucket_queries"):
         rows[name][mine] = 0
     rows["bucket"][mine] = buckets

@@ -15,11 +15,10 @@ import numpy.typing as npt
 
 from detector.errors import DetectorError
 from detector.evidence import GRID
+from detector.perturbation import REMEMBERED
+from detector.signals import CHANNELS, LEVELS, SIGNALS
 
-__all__ = ["CLIENT", "LEVELS", "STATE", "SubjectKey", "SubjectRow", "SubjectTable"]
-
-LEVELS = (0.05, 0.01)
-"""Significance levels τ at which a conformal p-value counts as a hit (DESIGN §4 item 1)."""
+__all__ = ["CLIENT", "STATE", "SubjectKey", "SubjectRow", "SubjectTable"]
 
 CLIENT = "client"
 """The kind of the subjects that are single clients; every other kind is a group of clients."""
@@ -28,24 +27,33 @@ STATE: np.dtype[np.void] = np.dtype(
     [
         ("starts", "<i8"),  # start weights spent: events of a client, buckets of a group
         ("queries", "<i8"),  # events seen
-        ("hits", "<i8", (len(LEVELS),)),  # foreign and novel events, by level
-        ("S", "<f8", (len(LEVELS), len(GRID))),  # the recursion; of a group: up to its last closed bucket
-        ("G", "<f8"),  # exposure; of a group: up to its last closed bucket
+        ("hits", "<i8", (len(CHANNELS),)),  # outcomes X = 1 that a channel could judge
+        ("linking_hits", "<i8", (len(LEVELS),)),  # of a client: those among its 1st, 3rd, 5th … query
+        ("S", "<f8", (len(CHANNELS), len(GRID))),  # the recursion; of a group: up to its last closed bucket
+        ("G", "<f8", (len(SIGNALS),)),  # exposure by signal; of a group: up to its last closed bucket
         ("bucket", "<i8"),  # number of the open event-time bucket of a group; -1 before the first
         ("trials", "<i8"),  # events of the open bucket that count as evidence
         ("bucket_hits", "<i8", (len(LEVELS),)),  # and how many of them hit, by level
         ("bucket_queries", "<i8"),  # all events of the open bucket
         ("bucket_foreign", "<i8"),  # and how many of them hit at the first level
         ("recent", "<u8", (8,)),  # hashes of its latest different foreign queries, the last one first
+        ("visited", "<u8", (4,)),  # bits of the cells that a client has visited
+        ("prints", "<u8", (REMEMBERED,)),  # perceptual hashes of a client's latest unlike pictures; 0: none
+        ("marks", "<u2", (REMEMBERED,)),  # digests of their embeddings; the lowest bit: perturbed since
+        ("kept", "<i8"),  # pictures ever remembered
         ("evidence", "<f8"),  # E after the latest event
-        ("exposure", "<f8"),  # G after the latest event
+        (
+            "linking",
+            "<f8",
+        ),  # of a client: e-value of its 1st, 3rd, 5th … query, fixed in time; 0 without a hit
+        ("exposure", "<f8"),  # the largest G after the latest event
         ("first_seen", "<i8"),  # event time of the first query, ms
         ("last_seen", "<i8"),  # latest event time, ms
         ("stage", "<i8"),  # 0: nothing open; else the OCSF severity of the open finding
         ("episodes", "<i8"),  # findings opened so far
     ]
 )
-"""A subject's state. Its size is constant: about a dozen floats a level."""
+"""A subject's state. Its size is constant: a dozen floats a channel, and what the signals remember."""
 
 _EMPTY = np.zeros((), STATE)
 _EMPTY["bucket"] = -1
@@ -70,7 +78,8 @@ class SubjectRow(NamedTuple):
         key: who.
         queries: events seen.
         evidence: E after the latest event.
-        exposure: excess of foreign, novel queries after the latest event.
+        exposure: the largest excess of a signal's hits after the latest event.
+        linking: e-value of every other query of a client, 0 where none hit; campaigns are looked for by it.
         stage: 0 where no finding is open, else that finding's OCSF severity.
         first_seen: event time of the first query, ms.
         last_seen: latest event time, ms.
@@ -81,6 +90,7 @@ class SubjectRow(NamedTuple):
     queries: int
     evidence: float
     exposure: float
+    linking: float
     stage: int
     first_seen: int
     last_seen: int
@@ -98,7 +108,7 @@ class SubjectTable:
     def __init__(self, capacity: int = 200_000) -> None:
         self.capacity = capacity
         self.rows: npt.NDArray[np.void] = np.zeros(1024, STATE)
-        self._slots: dict[SubjectKey, int] = {}
+        self._slots: dict[tuple[str, str], int] = {}  # a pair equals its key, and is made in no time
         self._keys: list[SubjectKey | None] = []
         self._free: list[int] = []
         self._touched = np.zeros(1024, np.int64)
@@ -109,10 +119,10 @@ class SubjectTable:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def missing(self, keys: Iterable[SubjectKey]) -> set[SubjectKey]:
+    def missing(self, keys: Iterable[tuple[str, str]]) -> set[SubjectKey]:
         """Those of ``keys`` that are not in memory; load them from storage before observing."""
         slots = self._slots
-        return {key for key in keys if key not in slots}
+        return {SubjectKey(*key) for key in keys if key not in slots}
 
     def insert(self, rows: Iterable[SubjectRow]) -> None:
         """Put stored subjects back into memory.
@@ -131,12 +141,12 @@ class SubjectTable:
         self.rows[slots] = np.frombuffer(b"".join(row.state for row in stored), STATE)
         self._touched[slots] = self._saved
 
-    def slots(self, keys: Sequence[SubjectKey]) -> npt.NDArray[np.intp]:
+    def slots(self, keys: Sequence[tuple[str, str]]) -> npt.NDArray[np.intp]:
         """Slots of ``keys``, shape (n,); subjects never seen before start with an empty state."""
         self._clock += 1
         slots = np.fromiter(map(self._slots.get, keys, repeat(-1)), np.intp, len(keys))
         fresh = np.flatnonzero(slots < 0)
-        slots[fresh] = [self._slot_for(keys[position]) for position in fresh.tolist()]
+        slots[fresh] = [self._slot_for(SubjectKey(*keys[place])) for place in fresh.tolist()]
         self.rows[slots[fresh]] = _EMPTY
         self._touched[slots] = self._clock
         self._since_saved.append(slots)
@@ -202,7 +212,7 @@ class SubjectTable:
 
     def _export(self, slots: npt.NDArray[np.intp]) -> list[SubjectRow]:
         rows: npt.NDArray[Any] = self.rows[slots]
-        columns = ("queries", "evidence", "exposure", "stage", "first_seen", "last_seen")
+        columns = ("queries", "evidence", "exposure", "linking", "stage", "first_seen", "last_seen")
         figures = (rows[name].tolist() for name in columns)
         blob, size = rows.tobytes(), STATE.itemsize  # tobytes() of single records is slow
         states = [blob[at : at + size] for at in range(0, len(blob), size)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from detector.findings import Finding, FindingState, Moment, Severity
+from detector.findings import Finding, FindingState, Moment, Severity, SignalFigures
+from detector.signals import Signal
 from detector.subjects import SubjectKey
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "decode_signals", "encode", "encode_signals"]
 
 
 def encode(finding: Finding) -> str:
@@ -31,6 +33,7 @@ def encode(finding: Finding) -> str:
         "exposure": finding.exposure,
         "queries": finding.queries,
         "baseline": finding.baseline,
+        "signals": _signal_fields(finding.signals),
     }
     return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -52,7 +55,30 @@ def decode(text: str) -> Finding:
         exposure=fields["exposure"],
         queries=fields["queries"],
         baseline=fields["baseline"],
+        # Findings of before there were other signals than out of domain have none.
+        signals=_signals(fields.get("signals", [])),
     )
+
+
+def encode_signals(signals: Sequence[SignalFigures]) -> str:
+    """Write what the signals said; the same figures give the same text."""
+    return json.dumps(_signal_fields(signals), allow_nan=False, separators=(",", ":"))
+
+
+def decode_signals(text: str) -> tuple[SignalFigures, ...]:
+    """Read what :func:`encode_signals` wrote."""
+    return _signals(json.loads(text))
+
+
+def _signal_fields(signals: Sequence[SignalFigures]) -> list[dict[str, object]]:
+    return [
+        {"signal": one.signal.value, "evidence": one.evidence, "exposure": one.exposure, "hits": one.hits}
+        for one in signals
+    ]
+
+
+def _signals(fields: Sequence[dict[str, Any]]) -> tuple[SignalFigures, ...]:
+    return tuple(SignalFigures(**one | {"signal": Signal(one["signal"])}) for one in fields)
 
 
 def _moment_fields(moment: Moment | None) -> dict[str, object] | None:

@@ -219,6 +219,7 @@ def _upsert(connection: Connection, finding: Finding, *, steps: int = 1) -> int:
         "exposure": finding.exposure,
         "queries": finding.queries,
         "baseline": finding.baseline,
+        "signals": finding_json.encode_signals(finding.signals),
     }
     statement = insert_into(connection, _FINDINGS).values(**values, steps=1)
     new = {name: statement.excluded[name] for name in values if name != "uid"}
@@ -286,6 +287,7 @@ def _record(row: Row[*tuple[object, ...]]) -> FindingRecord:
             exposure=row.exposure,
             queries=row.queries,
             baseline=row.baseline,
+            signals=finding_json.decode_signals(row.signals),
         ),
         steps=row.steps,
         acknowledged_at=row.acknowledged_at,

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, case, select
 
+import storage.campaigns
+from detector.groups import CAMPAIGN
 from detector.subjects import SubjectKey
 from storage import schema
 from storage.records import Member
@@ -57,7 +59,9 @@ def add(connection: Connection, endpoint: str, increments: Iterable[Member]) -> 
 
 
 def clients(connection: Connection, endpoint: str, key: SubjectKey) -> list[str]:
-    """The names of all of a group's clients, in order."""
+    """The names of all clients of a group or campaign, in order."""
+    if key.kind == CAMPAIGN:
+        return [one.client for one in storage.campaigns.joined(connection, endpoint, key.value)]
     columns = _MEMBERS.c
     statement = select(columns.client).where(
         columns.endpoint == endpoint, columns.kind == key.kind, columns.value == key.value

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from itertools import islice
+from operator import attrgetter
 
 from sqlalchemy import Connection, func, insert, select
 
+from detector.subjects import SubjectKey
 from storage import schema
-from storage.records import NovelQuery, Occurrence, QueryRecord, StoredQuery
+from storage.records import AskedQuery, NovelQuery, Occurrence, QueryRecord, StoredQuery
 from storage.statements import chunks
 
-__all__ = ["add", "existing", "novel_count", "novel_since", "page", "scores", "take_turn"]
+__all__ = [
+    "add",
+    "asked",
+    "existing",
+    "id_of",
+    "id_of_nth",
+    "novel_count",
+    "novel_since",
+    "page",
+    "scores",
+    "take_turn",
+]
 
 _QUERIES = schema.queries
 _FIELDS = tuple(field.name for field in fields(QueryRecord))
 _TURN = 0x62616E6B656E  # "banken", among the advisory locks of the database
+_LOOKED_AT = 4  # queries of a client that are looked at, for each that is wanted of a group
 
 
 def add(connection: Connection, records: Sequence[QueryRecord]) -> None:
@@ -120,6 +135,76 @@ def page(
     rows = connection.execute(statement.order_by(_QUERIES.c.id.desc()).limit(limit))
     # The columns after the id come in the order of the record's fields; a test holds that.
     return [StoredQuery(row_id, QueryRecord(*row)) for row_id, *row in rows]
+
+
+def id_of(connection: Connection, endpoint: str, event_id: str) -> int | None:
+    """The id of the stored query that the log calls so."""
+    columns = _QUERIES.c
+    statement = select(columns.id).where(columns.endpoint == endpoint, columns.event_id == event_id)
+    return connection.scalar(statement)
+
+
+def id_of_nth(connection: Connection, endpoint: str, client: str, n: int) -> int | None:
+    """The id of a client's n-th stored query, counted from 1; None where it has fewer."""
+    columns = _QUERIES.c
+    statement = select(columns.id).where(columns.endpoint == endpoint, columns.client == client)
+    return connection.scalar(statement.order_by(columns.id).offset(n - 1).limit(1))
+
+
+def asked(
+    connection: Connection,
+    endpoint: str,
+    clients: Sequence[str] | None,
+    *,
+    group: SubjectKey | None = None,
+    until: int,
+    limit: int,
+) -> list[AskedQuery]:
+    """The latest queries of some clients up to one of them, in the order of arrival.
+
+    Args:
+        connection: any.
+        endpoint: the model asked.
+        clients: who asked; None for everyone.
+        group: only queries that count for this group, found among each client's latest :data:`_LOOKED_AT`
+            times ``limit``.
+        until: id of the last query that may be among them.
+        limit: at most so many.
+    """
+    columns = _QUERIES.c
+    most = limit if group is None else _LOOKED_AT * limit
+    found: list[AskedQuery] = []
+    for part in [None] if clients is None else chunks(clients):
+        ids = select(columns.id).where(columns.endpoint == endpoint, columns.id <= until)
+        if part is not None:
+            ids = ids.where(columns.client.in_(part))
+        if len(found) == limit:
+            ids = ids.where(columns.id > found[0].id)
+        if part is None or len(part) == 1:
+            ids = ids.order_by(columns.id.desc()).limit(most)
+        else:
+            # Each client's own latest: no planner walks everyone's history for these, and for a group nothing
+            # changes with clients that become members only later in the batch.
+            turn = func.row_number().over(partition_by=columns.client, order_by=columns.id.desc())
+            latest = ids.add_columns(turn.label("turn")).subquery()
+            ids = select(latest.c.id).where(latest.c.turn <= most)
+            if group is None:
+                ids = ids.order_by(latest.c.id.desc()).limit(limit)
+        chosen = ids.subquery()
+        statement = (
+            select(columns.id, columns.embedding, columns.encoder, columns.groups, columns.response)
+            .join(chosen, chosen.c.id == columns.id)
+            .order_by(columns.id.desc())
+            .execution_options(yield_per=1000)
+        )
+        # A group's are told from its members' others only here, so they are streamed until there are enough.
+        rows = connection.execute(statement)
+        queries = (AskedQuery(*row) for row in rows)
+        kept = (query for query in queries if group is None or group in query.groups)
+        # Cut after each part: a group of many thousand clients has as many parts as it fills.
+        found = sorted([*found, *islice(kept, limit)], key=attrgetter("id"))[-limit:]
+        rows.close()
+    return found
 
 
 def scores(connection: Connection, endpoint: str) -> Iterator[tuple[str, float]]:

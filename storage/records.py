@@ -5,12 +5,15 @@ Subjects travel as :class:`detector.subjects.SubjectRow`, findings as :class:`de
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from detector.findings import Activity, Finding
+from detector.progress import Answer
 from detector.subjects import SubjectKey
 
 __all__ = [
+    "AskedQuery",
     "BaselineDraft",
     "BaselineRecord",
     "DeadLetterRecord",
@@ -24,7 +27,19 @@ __all__ = [
     "SourceOffset",
     "StoredDeadLetter",
     "StoredQuery",
+    "answer_of",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class AskedQuery:
+    """What extraction progress is measured on; fields as in :class:`QueryRecord`."""
+
+    id: int
+    embedding: bytes
+    encoder: str
+    groups: tuple[SubjectKey, ...]
+    response: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,3 +314,11 @@ class StoredDeadLetter:
 
     id: int
     letter: DeadLetterRecord
+
+
+def answer_of(response: str | None) -> Answer:
+    """Read a stored response; no label and no scores where there is none."""
+    if response is None:
+        return None, {}
+    fields = json.loads(response)
+    return fields["label"], fields["scores"]

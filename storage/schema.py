@@ -33,13 +33,18 @@ from detector.subjects import SubjectKey
 __all__ = [
     "NOTABLE_EVIDENCE",
     "NOTABLE_EXPOSURE",
+    "NOTABLE_LINKING",
     "baselines",
+    "campaign_members",
+    "campaign_watches",
     "dead_letters",
     "finding_history",
     "findings",
+    "linking_queries",
     "members",
     "metadata",
     "outbox",
+    "progress",
     "queries",
     "source_offsets",
     "subjects",
@@ -142,11 +147,20 @@ subjects = Table(
     Column("first_seen", BigInteger, nullable=False),
     Column("last_seen", BigInteger, nullable=False),
     Column("state", Bytes, nullable=False),
+    Column("linking", Double, nullable=False),
 )
 # Every query moves its subject's evidence, but lists begin with the few large values: only those are in
 # an index, and saving the others costs nothing more.
 NOTABLE_EVIDENCE = 1.0
 NOTABLE_EXPOSURE = 5.0
+NOTABLE_LINKING = 1.0
+Index(
+    "ix_subjects_endpoint_linking",
+    subjects.c.endpoint,
+    subjects.c.linking,
+    sqlite_where=subjects.c.linking >= NOTABLE_LINKING,
+    postgresql_where=subjects.c.linking >= NOTABLE_LINKING,
+)
 Index(
     "ix_subjects_endpoint_evidence",
     subjects.c.endpoint,
@@ -204,6 +218,7 @@ queries = Table(
     # Places are not unique: of a file that was replaced by another, both have a row 0.
     UniqueConstraint("endpoint", "event_id"),
     Index(None, "endpoint", "client", "id"),
+    Index(None, "endpoint", "id"),
 )
 # Few queries are novel: only those are in the index that rebuilds the query index.
 Index(
@@ -241,6 +256,7 @@ findings = Table(
     Column("acknowledged_at", BigInteger),
     Column("acknowledged_by", Text),
     Column("note", Text),
+    Column("signals", Text, nullable=False),
     UniqueConstraint("endpoint", "kind", "value", "sequence"),
 )
 
@@ -300,4 +316,54 @@ dead_letters = Table(
     Column("event_id", Text),
     Column("digest", Bytes, nullable=False),
     UniqueConstraint("source", "partition", "offset", "item", "stage", "digest"),
+)
+
+progress = Table(
+    "progress",
+    metadata,
+    Column("endpoint", _Name, primary_key=True),
+    Column("kind", _Name, primary_key=True),
+    Column("value", _Name, primary_key=True),
+    Column("queries", BigInteger, nullable=False),
+    Column("answered", Integer),
+    Column("skipped", Integer),
+    Column("strong", Double),
+    Column("low", Double),
+    Column("high", Double),
+    Column("weak", Double),
+    Column("visited", Double),
+    Column("unseen", Double, nullable=False),
+    Column("prdc", Double),
+)
+Index("ix_progress_endpoint_strong", progress.c.endpoint, progress.c.strong)
+
+campaign_watches = Table(
+    "campaign_watches",
+    metadata,
+    Column("endpoint", _Name, primary_key=True),
+    Column("queries", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("looks", BigInteger, nullable=False),
+    Column("due", BigInteger, nullable=False),
+    Column("clients", BigInteger, nullable=False),
+)
+
+campaign_members = Table(
+    "campaign_members",
+    metadata,
+    Column("endpoint", _Name, primary_key=True),
+    Column("client", _Name, primary_key=True),
+    Column("campaign", _Name, nullable=False),
+    Column("link", Text, nullable=False),
+    Column("strength", Double, nullable=False),
+    Column("look", BigInteger, nullable=False),
+    Index(None, "endpoint", "campaign", "client"),
+)
+
+linking_queries = Table(
+    "linking_queries",
+    metadata,
+    Column("endpoint", _Name, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("event_id", _Name, nullable=False),
 )

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, func, literal, select
+from sqlalchemy import ColumnElement, Connection, and_, false, func, literal, select
 
-from detector.subjects import SubjectKey, SubjectRow
+from detector.subjects import CLIENT, SubjectKey, SubjectRow
 from storage import schema
 from storage.statements import insert_into, one_of
 
-__all__ = ["SubjectOrder", "at_least", "count", "load", "page", "save"]
+__all__ = ["SubjectOrder", "at_least", "count", "linking_at_least", "load", "page", "save"]
 
 _SUBJECTS = schema.subjects
+_PROGRESS = schema.progress
 _ROW = [
     _SUBJECTS.c[name]
     for name in (
@@ -22,6 +23,7 @@ _ROW = [
         "queries",
         "evidence",
         "exposure",
+        "linking",
         "stage",
         "first_seen",
         "last_seen",
@@ -35,6 +37,8 @@ class SubjectOrder(StrEnum):
 
     EVIDENCE = "evidence"
     EXPOSURE = "exposure"
+    LINKING = "linking"
+    PROGRESS = "progress"
     QUERIES = "queries"
     FIRST_SEEN = "first_seen"
     LAST_SEEN = "last_seen"
@@ -44,6 +48,8 @@ class SubjectOrder(StrEnum):
 _NOTABLE = {
     SubjectOrder.EVIDENCE: _SUBJECTS.c.evidence >= literal(schema.NOTABLE_EVIDENCE, literal_execute=True),
     SubjectOrder.EXPOSURE: _SUBJECTS.c.exposure >= literal(schema.NOTABLE_EXPOSURE, literal_execute=True),
+    SubjectOrder.LINKING: _SUBJECTS.c.linking >= literal(schema.NOTABLE_LINKING, literal_execute=True),
+    SubjectOrder.PROGRESS: _PROGRESS.c.strong.is_not(None),
 }
 
 
@@ -66,6 +72,7 @@ def save(connection: Connection, endpoint: str, rows: Iterable[SubjectRow]) -> N
             "queries": row.queries,
             "evidence": row.evidence,
             "exposure": row.exposure,
+            "linking": row.linking,
             "stage": row.stage,
             "first_seen": row.first_seen,
             "last_seen": row.last_seen,
@@ -108,19 +115,28 @@ def page(
         offset: after so many.
     """
     tie = _SUBJECTS.c.evidence if order is SubjectOrder.EXPOSURE else _SUBJECTS.c.exposure
+    progress = order is SubjectOrder.PROGRESS
+    first = _PROGRESS.c.strong.desc().nulls_last() if progress else _SUBJECTS.c[order.value].desc()
     statement = (
-        select(*_ROW)
+        select(_SUBJECTS.c.kind, _SUBJECTS.c.value)
         .where(*_where(endpoint, kind, search))
-        .order_by(_SUBJECTS.c[order.value].desc(), tie.desc(), _SUBJECTS.c.kind, _SUBJECTS.c.value)
+        .order_by(first, tie.desc(), _SUBJECTS.c.kind, _SUBJECTS.c.value)
         .limit(limit)
         .offset(offset)
     )
-    notable = _NOTABLE.get(order)
+    notable = statement.where(_NOTABLE.get(order, false()))
+    if progress:
+        same = and_(*(_PROGRESS.c[name] == _SUBJECTS.c[name] for name in ("endpoint", "kind", "value")))
+        # SQLite answers an outer join from the subjects, all of them.
+        statement, notable = statement.outerjoin(_PROGRESS, same), notable.join(_PROGRESS, same)
     # The notable come first in the whole list too: a page that they fill is the page, straight from an index.
-    rows = [] if notable is None else connection.execute(statement.where(notable)).all()
+    rows = connection.execute(notable).all() if order in _NOTABLE else []
     if len(rows) < limit:
         rows = connection.execute(statement).all()
-    return [SubjectRow(SubjectKey(kind, value), *rest) for kind, value, *rest in rows]
+    # Keys are sorted, perhaps all of the endpoint's; states are read of the page alone.
+    keys = [SubjectKey(*row) for row in rows]
+    found = {row.key: row for row in load(connection, endpoint, keys)}
+    return [found[key] for key in keys]
 
 
 def at_least(connection: Connection, endpoint: str, *, kind: str, evidence: float) -> list[SubjectRow]:
@@ -135,6 +151,15 @@ def at_least(connection: Connection, endpoint: str, *, kind: str, evidence: floa
     return [
         SubjectRow(SubjectKey(kind, value), *rest) for kind, value, *rest in connection.execute(statement)
     ]
+
+
+def linking_at_least(connection: Connection, endpoint: str, linking: float) -> list[SubjectRow]:
+    """Every client whose linking half has at least this much evidence, a number >= 1, by value."""
+    statement = select(*_ROW).where(
+        *_where(endpoint, CLIENT, None), _SUBJECTS.c.linking >= linking, _NOTABLE[SubjectOrder.LINKING]
+    )
+    rows = connection.execute(statement.order_by(_SUBJECTS.c.value))
+    return [SubjectRow(SubjectKey(kind, value), *rest) for kind, value, *rest in rows]
 
 
 def count(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Coordinates", "DeadLetter", "QueryEvent", "Response"]
+__all__ = ["Coordinates", "DeadLetter", "QueryEvent", "Response", "margin_of"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,6 +40,13 @@ class Response:
 
     label: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def margin_of(response: Response | None) -> float:
+    """The highest score less the second; NaN where fewer than two are logged."""
+    scores = () if response is None else response.scores.values()
+    first, second = (*sorted(scores, reverse=True), math.nan, math.nan)[:2]
+    return first - second
 
 
 @dataclass(frozen=True, slots=True)

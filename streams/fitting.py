@@ -12,7 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.baseline import Baseline, EncoderKey
+from detector.coverage import unvisited_cells
+from detector.errors import DetectorError
 from detector.monitor import Batch
+from detector.progress import Answer, Exam
 from detector.trusted import rates_of
 from streams.embedding import Embedded, Embedder, Pending, mismatch
 from streams.errors import ParseError, StreamError
@@ -30,6 +33,7 @@ Progress = Callable[[str, int], None]
 
 _BATCH = 256
 _BATCH_BYTES = 32 * 1024 * 1024
+_MOST_ANSWERS = 20_000  # answered pictures kept in memory to choose an exam from
 _PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -43,6 +47,8 @@ class Fitted:
         trusted: queries of the trusted history used.
         skipped: what could not be read, of both.
         prompts: what declares the domain where no images do.
+        unasked: reference images in regions that no trusted client ever asked about, by where they stood.
+        no_exam: why extraction progress cannot be measured; None where it can.
     """
 
     baseline: Baseline
@@ -50,6 +56,8 @@ class Fitted:
     trusted: int
     skipped: tuple[DeadLetter, ...]
     prompts: tuple[str, ...] = ()
+    unasked: tuple[str, ...] = ()
+    no_exam: str | None = None
 
 
 def fit(
@@ -80,17 +88,29 @@ def fit(
     skipped: list[DeadLetter] = []
     encoder: EncoderKey | None = None
     vectors: list[npt.NDArray[np.float16]] = []
+    places: list[str] = []
+    answers = _Answers()
     for item in _embed(
         read_reference(reference, endpoint, format_name), embedder, skipped, "reference", on_progress
     ):
         encoder = encoder or _encoder_of(item, embedder)
         _check_encoder(item, encoder)
         vectors.append(item.embedding)
+        places.append(str(item.event.at))
+        answers.add(item)
     _check_readable(reference, len(vectors), skipped)
     assert encoder is not None
-    baseline = Baseline.fit(endpoint, encoder, np.stack(vectors))
-    fitted = Fitted(baseline, len(vectors), 0, tuple(skipped))
-    return fitted if trusted is None else _trusting(fitted, trusted, embedder, format_name, on_progress)
+    reference_vectors = np.stack(vectors)
+    baseline = Baseline.fit(endpoint, encoder, reference_vectors)
+    fitted = answers.examine(Fitted(baseline, len(vectors), 0, tuple(skipped)), "the reference")
+    if trusted is None:
+        return fitted
+    fitted, visits = _trusting(fitted, trusted, embedder, format_name, on_progress)
+    _, cells = baseline.domain.score(reference_vectors)
+    never = unvisited_cells(baseline.mass, visits)
+    return replace(
+        fitted, unasked=tuple(place for place, cell in zip(places, cells, strict=True) if never[cell])
+    )
 
 
 def fit_prompts(
@@ -119,15 +139,19 @@ def fit_prompts(
     """
     lines = read_prompts(prompts)
     baseline = declare(endpoint, lines, embedder.encoder)
-    fitted = Fitted(baseline, 0, 0, (), lines)
-    return fitted if trusted is None else _trusting(fitted, trusted, embedder, format_name, on_progress)
+    fitted = Fitted(baseline, 0, 0, (), lines, no_exam="words hold no answers")
+    if trusted is None:
+        return fitted
+    return _trusting(fitted, trusted, embedder, format_name, on_progress)[0]
 
 
 def _trusting(
     fitted: Fitted, trusted: str, embedder: Embedder, format_name: str | None, on_progress: Progress
-) -> Fitted:
-    """The same with the benign rates of a trusted history."""
+) -> tuple[Fitted, npt.NDArray[np.int64]]:
+    """The same with the benign rates of a trusted history, and its queries by cell, shape (cells,)."""
     baseline = fitted.baseline
+    visits = np.zeros(len(baseline.domain.centroids), np.int64)
+    answers = _Answers()
     skipped: list[DeadLetter] = []
     counted = 0
 
@@ -138,17 +162,50 @@ def _trusting(
         while items := list(islice(queries, _BATCH)):
             for item in items:
                 _check_encoder(item, baseline.encoder)
+                answers.add(item)
             counted += len(items)
-            yield batch_of(items, ())
+            batch = batch_of(items, ())
+            verdict = baseline.judge(batch.embeddings)
+            np.add.at(visits, verdict.cells[~verdict.foreign[:, 0]], 1)  # what is foreign visits nothing
+            yield batch
 
     rates = rates_of(baseline, history())
     _check_readable(trusted, counted, skipped)
-    return replace(
+    trusting = replace(
         fitted,
         baseline=baseline.with_rates(rates),
         trusted=counted,
         skipped=(*fitted.skipped, *skipped),
     )
+    if baseline.exam is None:
+        trusting = answers.examine(trusting, "the trusted history")
+    return trusting, visits
+
+
+class _Answers:
+    """Pictures that the endpoint answered, for an exam: the first ones, up to a bound."""
+
+    def __init__(self) -> None:
+        self._vectors: list[npt.NDArray[np.float16]] = []
+        self._answers: list[Answer] = []
+
+    def add(self, item: Embedded) -> None:
+        """Take a picture if it was answered."""
+        response = item.event.response
+        if response is not None and len(self._answers) < _MOST_ANSWERS:
+            self._vectors.append(item.embedding)
+            self._answers.append((response.label, response.scores))
+
+    def examine(self, fitted: Fitted, source: str) -> Fitted:
+        """The same with an exam in its baseline; or with the reason why there is none."""
+        dim = fitted.baseline.encoder.dim
+        vectors = np.stack(self._vectors) if self._vectors else np.empty((0, dim), np.float16)
+        try:
+            exam = Exam.choose(vectors, self._answers)
+        except DetectorError as error:
+            earlier = "" if fitted.no_exam is None else f"{fitted.no_exam}; "
+            return replace(fitted, no_exam=f"{earlier}{source} has {error}")
+        return replace(fitted, baseline=fitted.baseline.with_exam(exam), no_exam=None)
 
 
 def read_reference(

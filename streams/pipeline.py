@@ -305,6 +305,8 @@ class Pipeline:
                     if (judgement := self._judge(connection, endpoint, queries, results)) is not None
                 ]
                 store(connection, judgements)
+                for judgement in judgements:
+                    self._watched[judgement.endpoint].measure(connection, judgement)
                 dead = [result for result in results if isinstance(result, DeadLetter)]
                 storage.dead_letters.add(connection, [_letter(one) for one in dead])
                 self._latest = storage.queries.take_turn(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from detector.baseline import Baseline, EncoderKey
 from detector.prompt_domain import PromptDomain
-from detector.rates import BenignRates
+from detector.rates import DEFAULT_RATES, BenignRate
 from streams.errors import StreamError
 
 if TYPE_CHECKING:
@@ -78,15 +79,10 @@ def declare(endpoint: str, prompts: Sequence[str], encoder: Encoder) -> Baseline
         nothing=calibration.nothing,
         apart=calibration.apart,
     )
-    rates = BenignRates(
-        bound=calibration.bound,
-        mean=calibration.mean,
-        clients=0,
-        queries=0,
-        share=0.0,
-        confidence=0.0,
-        source=f"{calibration.domains} other domains declared in words",
-    )
+    source = f"{calibration.domains} other domains declared in words"
+    levels = zip(calibration.bound, calibration.mean, strict=True)
+    of_words = tuple(BenignRate(bound, mean, 0, 0, source) for bound, mean in levels)
+    rates = replace(DEFAULT_RATES, channels=(*of_words, *DEFAULT_RATES.channels[len(of_words) :]))
     identity = encoder.identity
     return Baseline.declare(
         endpoint,

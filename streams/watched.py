@@ -12,11 +12,13 @@ import numpy as np
 from sqlalchemy import Connection
 
 import storage.baselines
+import storage.campaigns
 import storage.findings
 import storage.members
 import storage.queries
 import storage.subjects
 from detector.baseline import Baseline, EncoderKey
+from detector.campaign_watch import CampaignChanges
 from detector.evidence import EvidenceRule
 from detector.findings import FindingChange
 from detector.groups import FLEET, groups_of
@@ -24,7 +26,10 @@ from detector.monitor import Batch, Monitor, Observation
 from detector.query_index import QueryIndex, QueryPool, owner_of
 from detector.subjects import CLIENT, SubjectKey, SubjectRow
 from storage.records import Member, QueryRecord
+from streams.campaigns import answers_of, stored_watch
 from streams.embedding import Embedded, mismatch
+from streams.events import margin_of
+from streams.progress import ProgressMeter
 
 __all__ = ["Judgement", "WatchedEndpoint", "batch_of", "load_baseline", "store", "stored_embedding"]
 
@@ -43,6 +48,7 @@ class Judgement:
         members: what clients contributed to their groups.
         subjects: those that the queries were about, as they stand now.
         changes: steps in findings' lives, each with the place in the batch of the query that caused it.
+        campaigns: what changed in the endpoint's campaigns; those judged are among the subjects.
     """
 
     endpoint: str
@@ -50,6 +56,7 @@ class Judgement:
     members: Sequence[Member]
     subjects: Sequence[SubjectRow]
     changes: Sequence[tuple[int, FindingChange]]
+    campaigns: CampaignChanges
 
 
 class WatchedEndpoint:
@@ -80,6 +87,8 @@ class WatchedEndpoint:
         self._monitor.restore(
             _stored_pool(connection, endpoint, first, baseline.encoder, self._monitor.groups)
         )
+        self._campaigns = stored_watch(connection, baseline, rule)
+        self._progress = ProgressMeter(baseline, self._monitor.groups)
 
     def fault(self, item: Embedded) -> str | None:
         """Why a query cannot be judged here, or None."""
@@ -107,20 +116,32 @@ class WatchedEndpoint:
         )
         self._monitor.insert(rows, open_findings)
         observation = self._monitor.observe(batch)
+        subjects = self._monitor.changed()
+        events = [item.event for item in embedded]
+        steps = self._campaigns.observe(batch, observation, subjects, answers_of(events))
+        campaigns = self._campaigns.changes()
+        steps = sorted(
+            [*zip(observation.causes, observation.changes, strict=True), *steps], key=itemgetter(0)
+        )
         return Judgement(
             self.baseline.endpoint,
             {places[i]: _record(item, batch, observation, i) for i, item in enumerate(embedded)},
             _members(batch, observation),
-            self._monitor.changed(),
-            [
-                (places[cause], change)
-                for cause, change in zip(observation.causes, observation.changes, strict=True)
-            ],
+            [*subjects, *campaigns.campaigns],
+            [(places[cause], change) for cause, change in steps],
+            campaigns,
         )
+
+    def measure(self, connection: Connection, judgement: Judgement) -> None:
+        """Measure the progress of whoever is due, once the judgement is stored in the same transaction."""
+        changes = [change for _, change in judgement.changes]
+        records, accounts = judgement.records.values(), judgement.campaigns.accounts
+        self._progress.measure(connection, records, judgement.subjects, changes, accounts)
 
     def committed(self) -> None:
         """Say that the transaction was committed."""
         self._monitor.saved()
+        self._campaigns.saved()
 
 
 def store(connection: Connection, judgements: Sequence[Judgement]) -> None:
@@ -134,6 +155,7 @@ def store(connection: Connection, judgements: Sequence[Judgement]) -> None:
     for judgement in judgements:
         storage.members.add(connection, judgement.endpoint, judgement.members)
         storage.subjects.save(connection, judgement.endpoint, judgement.subjects)
+        storage.campaigns.save(connection, judgement.endpoint, judgement.campaigns)
     changes = sorted((step for judgement in judgements for step in judgement.changes), key=itemgetter(0))
     storage.findings.apply(connection, [change for _, change in changes])
 
@@ -171,6 +193,7 @@ def batch_of(embedded: Sequence[Embedded], groups: Sequence[str]) -> Batch:
         groups=[groups_of(event.attributes, groups) for event in events],
         embeddings=np.stack([item.embedding for item in embedded]),
         fingerprints=np.array([item.fingerprint or 0 for item in embedded], np.uint64),
+        margins=np.array([margin_of(event.response) for event in events], np.float32),
     )
 
 

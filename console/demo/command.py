@@ -99,8 +99,8 @@ def _run(database: Database, embedder: Embedder, settings: Settings, place: Path
     )
     rates = fitted.baseline.rates
     out.print(
-        f"   {fitted.reference:,} reference images; {rates.clients} trusted clients look foreign at most "
-        f"{rates.bound[0]:.1%} of the time."
+        f"   {fitted.reference:,} reference images; {rates.channels[0].clients} trusted clients look foreign "
+        f"at most {rates.bound[0]:.1%} of the time."
     )
     log = place / "log.jsonl"
     write_native(DATA / "log.parquet", log)

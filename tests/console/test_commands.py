@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from console.app import app
-from console.findings import explain
+from console.explanation import explain
 from detector.findings import Finding, FindingState, Moment, Severity
 from detector.subjects import SubjectKey
 from storage.errors import StorageError
@@ -88,13 +88,66 @@ def test_baselines_are_versions(watched: Shop, rows: Rows, tmp_path: Path) -> No
     assert watched.banken("fit", "shop", "--reference", str(other), "--no-activate").exit_code == 0
     assert [(row["version"], row["active"]) for row in rows("baselines", "list")] == [(1, True), (2, False)]
     shown = rows("baselines", "show", "shop")[0]
-    assert shown["benign_bound"] == [0.12, 0.03]
-    assert "defaults" in str(shown["rates_from"])
+    rates: list[dict[str, object]] = shown["rates"]  # type: ignore[assignment]
+    assert [(rate["signal"], rate["level"], rate["bound"]) for rate in rates] == [
+        ("out of domain", 0.05, 0.12),
+        ("out of domain", 0.01, 0.03),
+        ("out of domain", 0.002, 0.01),
+        ("coverage", None, 1.5),
+        ("perturbation", None, 0.25),
+        ("boundary", None, 0.3),
+    ]
+    assert {rate["source"] for rate in rates} == {"cautious default: no trusted history was given"}
     compared = rows("baselines", "compare", "shop", "1", "2")[0]
     assert compared["new_foreign_to_old"] > 0.5  # type: ignore[operator]
     assert "has grown or moved" in watched.banken("baselines", "compare", "shop", "1", "2").output
     assert watched.banken("baselines", "activate", "shop", "2").exit_code == 0
     assert [row["active"] for row in rows("baselines", "list")] == [False, True]
+
+
+def test_a_baseline_shows_the_rates_of_all_six_channels(watched: Shop) -> None:
+    printed = watched.banken("baselines", "show", "shop").output
+    assert "benign rates" in printed
+    for words in ("out of domain (p ≤ 0.05)", "out of domain (p ≤ 0.01)", "out of domain (p ≤ 0.002)"):
+        assert words in " ".join(printed.split()), printed
+    assert all(name in printed for name in ("coverage", "perturbation", "boundary"))
+    subject = watched.banken("subjects", "show", "shop", "thief").output
+    assert "out of domain at 0.002: " in subject
+    assert "boundary: 0 of 120 queries" in subject
+
+
+def test_fit_warns_of_a_thief_among_the_trusted_and_of_images_that_nobody_asks_about(shop: Shop) -> None:
+    rng = np.random.default_rng(12)
+    clients = [f"key-{i % 30}" for i in range(1500)]
+    vectors = [*domain(rng, 1500), *foreign(rng, 150)]
+    trusted = shop.place / "trusted.jsonl"
+    trusted.write_text(
+        "".join(
+            line(i, client, vector) + "\n"
+            for i, (client, vector) in enumerate(zip(clients + ["mole"] * 150, vectors, strict=True))
+        )
+    )
+    pile = foreign(rng, 1) + 0.2 * rng.normal(size=(150, 32))
+    with shop.reference.open("a") as reference:
+        reference.writelines(line(9000 + i, "r", vector) + "\n" for i, vector in enumerate(pile))
+    fitted = shop.banken("fit", "shop", "--reference", str(shop.reference), "--trusted", str(trusted))
+    assert fitted.exit_code == 0, fitted.output
+    said = " ".join(fitted.stderr.split())
+    assert "unlike its other clients: mole. Is one of them a thief?" in said
+    assert "of 1,650 reference images are of a kind that no trusted client ever asked about" in said
+    assert "trusted history, 30 clients, 1,500 queries" in " ".join(fitted.stdout.split())
+    (shown,) = map(json.loads, shop.banken("baselines", "show", "shop", "--json").stdout.splitlines())
+    assert shown["left_out"] == ["mole"]
+    assert 140 <= shown["never_asked_about"] <= 160
+
+
+def test_fit_says_why_a_short_history_changes_nothing(shop: Shop) -> None:
+    rng = np.random.default_rng(13)
+    trusted = shop.place / "trusted.jsonl"
+    trusted.write_text("".join(line(i, f"k{i % 4}", v) + "\n" for i, v in enumerate(domain(rng, 80))))
+    fitted = shop.banken("fit", "shop", "--reference", str(shop.reference), "--trusted", str(trusted))
+    said = " ".join((fitted.stdout + fitted.stderr).split())
+    assert "4 clients that this signal can judge, 10 are needed; their own bound would be 0." in said
 
 
 def test_dead_letters_are_shown_and_removed(watched: Shop, rows: Rows) -> None:

@@ -86,7 +86,11 @@ def test_who_is_alerted_is_who_steals(found: Found) -> None:
     }
     (campaign,) = {str(row["network"]) for row in truth() if row["role"] == "campaign account"}
     assert len(thieves) == 3
-    assert {subject for subject, one in found.items() if one["alerted_at"] is not None} == {
+    alerted = {subject: one for subject, one in found.items() if one["alerted_at"] is not None}
+    dishonest = {str(row["client"]) for row in truth() if not row["honest"]}
+    for kind, value in [subject for subject in alerted if subject[0] == "campaign"]:
+        assert set(alerted.pop((kind, value))["members"]) <= dishonest  # type: ignore[call-overload]
+    assert set(alerted) == {
         *(("client", thief) for thief in thieves),
         ("network", moved_to),
         ("network", campaign),

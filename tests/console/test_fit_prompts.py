@@ -21,7 +21,7 @@ def test_a_domain_is_declared_in_words_and_shown(shop: Shop) -> None:
     )
     assert (shown["declared_by"], shown["prompts"], shown["cells"]) == ("prompts", ["a coat", "a shirt"], 2)
     assert shown["calibration_groups"] == 1
-    assert "declared in words" in shown["rates_from"]
+    assert "declared in words" in shown["rates"][0]["source"]
     assert "a shirt" in shop.banken("baselines", "show", "shop").output
 
 

@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 from detector.baseline import MINIMUM_REFERENCE, Baseline, EncoderKey
 from detector.errors import DetectorError
-from detector.rates import DEFAULT_RATES
+from detector.rates import DEFAULT_RATES, BenignRate
 from tests.detector.world import DIM, ENCODER, baseline, foreign, native
 
 
@@ -35,7 +35,7 @@ def with_meta(archive: bytes, **changes: object) -> bytes:
 
 def test_native_queries_hit_at_the_level_and_foreign_ones_always() -> None:
     verdict = baseline().judge(native(4000, seed=50))
-    for level, tau in enumerate((0.05, 0.01)):
+    for level, tau in enumerate((0.05, 0.01, 0.002)):
         hits = int(verdict.foreign[:, level].sum())
         # Calibrated on some 600 images, whose own spread the bound must leave room for.
         assert binom.ppf(1e-3, 4000, 0.4 * tau) <= hits <= binom.ppf(1 - 1e-3, 4000, 2.0 * tau)
@@ -51,7 +51,7 @@ def test_a_verdict_is_the_same_in_every_batch() -> None:
         assert alone.scores.tobytes() == whole.scores[i : i + 1].tobytes()
         assert alone.p_values.tobytes() == whole.p_values[i : i + 1].tobytes()
         assert alone.cells.tolist() == whole.cells[i : i + 1].tolist()
-    assert baseline().judge(queries[:0]).foreign.shape == (0, 2)
+    assert baseline().judge(queries[:0]).foreign.shape == (0, 3)
 
 
 def test_fitting_again_gives_the_same_content_in_any_order_of_files() -> None:
@@ -65,6 +65,27 @@ def test_fitting_again_gives_the_same_content_in_any_order_of_files() -> None:
 def test_the_smallest_reference_can_reach_both_levels() -> None:
     small = Baseline.fit("e", ENCODER, native(MINIMUM_REFERENCE, seed=2))
     assert small.judge(foreign(50, seed=2)).foreign[:, 1].mean() > 0.9
+
+
+def test_the_deep_level_takes_499_calibration_images() -> None:
+    """With fewer no p-value is as small as 0.002, however foreign the query."""
+    for reference, reached in ((1640, False), (1670, True)):
+        fitted = Baseline.fit("e", ENCODER, native(reference, seed=2))
+        assert (len(fitted.held_out) >= 499) == reached
+        hits = fitted.judge(foreign(400, seed=2)).foreign
+        assert hits[:, 1].mean() > 0.9
+        assert (hits[:, 2].mean() > 0.9) == hits[:, 2].any() == reached
+
+
+def test_the_mass_is_counted_on_images_that_placed_no_cell() -> None:
+    fitted = baseline()
+    assert fitted.has_coverage
+    assert fitted.mass.dtype == np.int64
+    assert len(fitted.mass) == len(fitted.domain.centroids)
+    assert fitted.mass.min() >= 1
+    assert fitted.mass.sum() == len(fitted.mass) + 2000 - fitted.domain.size
+    drawn = np.bincount(fitted.judge(native(5000, seed=52)).cells, minlength=len(fitted.mass)) / 5000
+    assert np.abs(drawn - fitted.mass / fitted.mass.sum()).sum() < 0.25
 
 
 @pytest.mark.parametrize(
@@ -92,7 +113,8 @@ def test_images_that_all_look_the_same_are_refused() -> None:
 
 
 def test_an_archive_brings_back_the_same_baseline() -> None:
-    rates = replace(DEFAULT_RATES, bound=(0.1, 0.02), clients=12, source="trusted history")
+    fitted = BenignRate(0.1, 0.04, 12, 900, "trusted history")
+    rates = replace(DEFAULT_RATES, channels=(fitted,) * 6, margin=0.02, share=0.95, outliers=("key-7",))
     first = baseline().with_rates(rates)
     archive = first.to_bytes()
     assert archive == first.to_bytes()
@@ -143,7 +165,7 @@ def test_missing_parts_and_other_formats_are_named() -> None:
     ):
         with pytest.raises(DetectorError, match="damaged"):
             Baseline.from_bytes(other)
-    with pytest.raises(DetectorError, match="format 1, this version reads 2"):
+    with pytest.raises(DetectorError, match="format 1, this version reads 3"):
         Baseline.from_bytes(with_meta(archive, format=1))
 
 

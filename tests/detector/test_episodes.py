@@ -7,7 +7,8 @@ import pytest
 
 from detector.episodes import Episodes, next_stage
 from detector.evidence import EvidenceRule
-from detector.findings import Action, Activity, Finding, FindingState, Moment, Severity
+from detector.findings import Action, Activity, Finding, FindingState, Moment, Severity, SignalFigures
+from detector.signals import Signal
 from detector.subjects import CLIENT, SubjectKey
 
 RULE = EvidenceRule(alpha=0.001, alert_exposure=25.0)
@@ -41,25 +42,35 @@ def moment(queries: int) -> Moment:
     return Moment(1000 * queries, queries, f"q-{queries}")
 
 
+def figures(exposure: float) -> tuple[SignalFigures, ...]:
+    """Of two signals, of which the second one is exposed the most."""
+    return (
+        SignalFigures(Signal.OUT_OF_DOMAIN, 7.0, exposure / 2, 3),
+        SignalFigures(Signal.PERTURBATION, 9.0, exposure, 4),
+    )
+
+
 def test_a_finding_lives_from_suspicion_to_close() -> None:
     episodes = Episodes("garments", "hash")
-    opened = episodes.move(THIEF, 1, 1, moment(5), 1200.0, 4.0)
+    opened = episodes.move(THIEF, 1, 1, at=moment(5), evidence=1200.0, signals=figures(4.0))
     assert opened.activity is Activity.CREATE
+    assert (opened.finding.signals, opened.finding.exposure) == (figures(4.0), 4.0)
     assert opened.finding.state is FindingState.SUSPECTED
     assert opened.finding.action is Action.OBSERVE
-    alerted = episodes.move(THIEF, 1, 3, moment(32), 1e5, 25.5)
+    alerted = episodes.move(THIEF, 1, 3, at=moment(32), evidence=1e5, signals=figures(25.5))
     assert alerted.activity is Activity.UPDATE
     assert alerted.finding.alerted_at == moment(32)
+    assert (alerted.finding.signals, alerted.finding.exposure) == (figures(25.5), 25.5)
     assert alerted.finding.action is Action.THROTTLE
-    worse = episodes.move(THIEF, 1, 5, moment(500), 1e5, 400.0)
+    worse = episodes.move(THIEF, 1, 5, at=moment(500), evidence=1e5, signals=figures(400.0))
     assert (worse.finding.severity, worse.finding.action) == (Severity.CRITICAL, Action.BLOCK)
     assert worse.finding.alerted_at == moment(32)
-    closed = episodes.move(THIEF, 1, 0, moment(9000), 0.9, 0.0)
+    closed = episodes.move(THIEF, 1, 0, at=moment(9000), evidence=0.9, signals=figures(0.0))
     assert closed.activity is Activity.CLOSE
     assert closed.finding.state is FindingState.CLOSED
     assert (closed.finding.suspected_at, closed.finding.closed_at) == (moment(5), moment(9000))
     assert closed.finding.severity is Severity.CRITICAL
-    again = episodes.move(THIEF, 2, 1, moment(9100), 1001.0, 9.0)
+    again = episodes.move(THIEF, 2, 1, at=moment(9100), evidence=1001.0, signals=figures(9.0))
     assert again.activity is Activity.CREATE
     uids = {step.finding.uid for step in (opened, alerted, worse, closed)}
     assert len(uids) == 1
@@ -68,7 +79,11 @@ def test_a_finding_lives_from_suspicion_to_close() -> None:
 
 def test_uids_are_the_same_in_every_process_and_differ_by_endpoint_subject_and_episode() -> None:
     def uid(endpoint: str, key: SubjectKey, sequence: int) -> str:
-        return Episodes(endpoint, "hash").move(key, sequence, 1, moment(1), 1e3, 0.0).finding.uid
+        return (
+            Episodes(endpoint, "hash")
+            .move(key, sequence, 1, at=moment(1), evidence=1e3, signals=figures(0.0))
+            .finding.uid
+        )
 
     assert uid("e", THIEF, 1) == uid("e", THIEF, 1)
     others = {uid("e", THIEF, 2), uid("f", THIEF, 1), uid("e", SubjectKey("org", "thief"), 1)}
@@ -76,17 +91,21 @@ def test_uids_are_the_same_in_every_process_and_differ_by_endpoint_subject_and_e
 
 
 def test_an_alert_at_once_is_suspected_and_alerted_at_the_same_query() -> None:
-    found = Episodes("e", "hash").move(THIEF, 1, 4, moment(7), 1e5, 110.0).finding
+    found = (
+        Episodes("e", "hash").move(THIEF, 1, 4, at=moment(7), evidence=1e5, signals=figures(110.0)).finding
+    )
     assert found.state is FindingState.ALERTED
     assert found.suspected_at == found.alerted_at == moment(7)
     assert found.action is Action.PERTURB
 
 
 def test_a_stored_finding_goes_on_under_the_baseline_in_force() -> None:
-    first = Episodes("e", "old").move(THIEF, 1, 1, moment(5), 1200.0, 4.0).finding
+    first = (
+        Episodes("e", "old").move(THIEF, 1, 1, at=moment(5), evidence=1200.0, signals=figures(4.0)).finding
+    )
     later = Episodes("e", "new")
     later.insert([first])
-    grown = later.move(THIEF, 1, 3, moment(40), 1e5, 30.0)
+    grown = later.move(THIEF, 1, 3, at=moment(40), evidence=1e5, signals=figures(30.0))
     assert grown.activity is Activity.UPDATE
     assert (grown.finding.uid, grown.finding.suspected_at) == (first.uid, moment(5))
     assert (first.baseline, grown.finding.baseline) == ("old", "new")
@@ -94,7 +113,10 @@ def test_a_stored_finding_goes_on_under_the_baseline_in_force() -> None:
 
 def test_forgotten_findings_are_not_kept_in_memory() -> None:
     episodes = Episodes("e", "hash")
-    found: Finding = episodes.move(THIEF, 1, 1, moment(5), 1200.0, 4.0).finding
+    found: Finding = episodes.move(THIEF, 1, 1, at=moment(5), evidence=1200.0, signals=figures(4.0)).finding
     episodes.forget([THIEF, SubjectKey(CLIENT, "nobody")])
     episodes.insert([found])
-    assert episodes.move(THIEF, 1, 3, moment(9), 1e5, 26.0).activity is Activity.UPDATE
+    assert (
+        episodes.move(THIEF, 1, 3, at=moment(9), evidence=1e5, signals=figures(26.0)).activity
+        is Activity.UPDATE
+    )

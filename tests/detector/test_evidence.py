@@ -16,13 +16,14 @@ from detector.evidence import (
     evidence,
     exposure,
     log_ratios,
+    ratios,
     run_bucket,
     start_weight,
     step,
     unspent,
 )
 
-RULE = EvidenceRule()
+RULE = EvidenceRule(weights=(0.5, 0.5))
 BOUNDS = np.array([0.12, 0.03])
 DEPTH = 8
 
@@ -49,7 +50,7 @@ class Tree:
             children = np.stack([1.0 - p - q + both, q - both, p - both, both], axis=1)
             hits = np.tile(np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=bool), (probability.size, 1))
             w = np.full(hits.shape[0], start_weight(t))
-            S = step(S.repeat(4, axis=0), w, hits, pi0.repeat(4, axis=0), cap)
+            S = step(S.repeat(4, axis=0), w, ratios(hits, pi0.repeat(4, axis=0)), cap)
             probability = (probability[:, None] * children).ravel()
             now = evidence(S, np.full(w.size, unspent(t)), (0.3, 0.7))
             stopped = stopped.repeat(4)
@@ -86,7 +87,7 @@ def test_ratios_are_those_of_alternatives_between_the_bound_and_one() -> None:
     np.testing.assert_allclose(hit, np.log(q / BOUNDS[:, None]), rtol=1e-12)
     np.testing.assert_allclose(miss, np.log((1.0 - q) / (1.0 - BOUNDS[:, None])), rtol=1e-12)
     for outcome, ratio in ((True, hit), (False, miss)):
-        S = step(fresh(1), np.ones(1), np.full((1, 2), outcome), BOUNDS, np.inf)
+        S = step(fresh(1), np.ones(1), ratios(np.full((1, 2), outcome), BOUNDS), np.inf)
         np.testing.assert_allclose(S[0], np.exp(ratio), rtol=1e-12)
 
 
@@ -124,7 +125,7 @@ def test_a_bucket_is_its_events_in_any_order(
     S = before = np.full((1, 2, GRID.size), start)
     order.shuffle(hits)
     for position, outcome in enumerate(hits):
-        S = step(S, np.array([0.25 if position == 0 else 0.0]), np.array([outcome]), pi0, np.inf)
+        S = step(S, np.array([0.25 if position == 0 else 0.0]), ratios(np.array([outcome]), pi0), np.inf)
     counts, trials = np.array([hits]).sum(axis=1), np.array([len(hits)])
     bucket = run_bucket(before, np.array([0.25]), counts, trials, pi0, 1e300)
     np.testing.assert_allclose(bucket, np.minimum(S, 1e300), rtol=1e-9)
@@ -147,9 +148,9 @@ def test_a_subject_has_the_same_bits_in_every_batch() -> None:
     counts = rng.integers(0, trials[:, None] + 1, (m, 2))
 
     def run(rows: slice) -> list[bytes]:
-        after = step(S[rows], w[rows], hits[rows], pi0[rows], RULE.ceiling)
+        after = step(S[rows], w[rows], ratios(hits[rows], pi0[rows]), RULE.ceiling)
         bucket = run_bucket(S[rows], w[rows], counts[rows], trials[rows], pi0[rows], RULE.ceiling)
-        E = evidence(after, unspent(trials[rows]), RULE.level_weights)
+        E = evidence(after, unspent(trials[rows]), RULE.weights)
         return [
             b"".join(row) for row in zip(map(bytes, after), map(bytes, bucket), map(bytes, E), strict=True)
         ]
@@ -165,28 +166,28 @@ def test_state_is_as_large_and_as_quick_after_a_long_honest_life() -> None:
     S = fresh(1)
     missed = np.zeros((1, 2), dtype=bool)
     for t in range(1, 20_001):
-        S = step(S, start_weight([t]), missed, BOUNDS, RULE.ceiling)
+        S = step(S, start_weight([t]), ratios(missed, BOUNDS), RULE.ceiling)
     assert S.shape == (1, 2, GRID.size)
-    assert evidence(S, unspent([20_000]), RULE.level_weights)[0] < 0.1
+    assert evidence(S, unspent([20_000]), RULE.weights)[0] < 0.1
     for t in range(20_001, 20_013):
-        S = step(S, start_weight([t]), ~missed, BOUNDS, RULE.ceiling)
-    assert evidence(S, unspent([20_012]), RULE.level_weights)[0] >= RULE.threshold
+        S = step(S, start_weight([t]), ratios(~missed, BOUNDS), RULE.ceiling)
+    assert evidence(S, unspent([20_012]), RULE.weights)[0] >= RULE.threshold
 
 
 def test_suspicion_is_able_to_lapse() -> None:
     S = np.full((1, 2, GRID.size), RULE.ceiling)
-    S = step(S, np.zeros(1), np.ones((1, 2), dtype=bool), BOUNDS, RULE.ceiling)
+    S = step(S, np.zeros(1), ratios(np.ones((1, 2), dtype=bool), BOUNDS), RULE.ceiling)
     np.testing.assert_array_equal(S, RULE.ceiling)
     for t in range(10_000, 11_000):
-        S = step(S, start_weight([t]), np.zeros((1, 2), dtype=bool), BOUNDS, RULE.ceiling)
-    assert evidence(S, unspent([11_000]), RULE.level_weights)[0] < 1.0
+        S = step(S, start_weight([t]), ratios(np.zeros((1, 2), dtype=bool), BOUNDS), RULE.ceiling)
+    assert evidence(S, unspent([11_000]), RULE.weights)[0] < 1.0
 
 
 def test_levels_are_weighted() -> None:
     S = fresh(1)
     S[0, 0] = 8.0
     assert evidence(S, np.array([0.5]), (0.25, 0.75))[0] == pytest.approx(2.5)
-    assert evidence(fresh(1), unspent([0]), RULE.level_weights)[0] == 1.0
+    assert evidence(fresh(1), unspent([0]), RULE.weights)[0] == 1.0
 
 
 def test_exposure_is_the_excess_over_an_honest_client() -> None:
@@ -208,7 +209,7 @@ def test_a_bound_that_is_no_probability_is_refused(bound: float) -> None:
     with pytest.raises(DetectorError, match="π₀ is outside"):
         log_ratios(pi0)
     with pytest.raises(DetectorError, match="π₀ is outside"):
-        step(fresh(1), one, np.zeros((1, 2), dtype=bool), pi0, RULE.ceiling)
+        step(fresh(1), one, ratios(np.zeros((1, 2), dtype=bool), pi0), RULE.ceiling)
     with pytest.raises(DetectorError, match="π₀ is outside"):
         run_bucket(fresh(1), one, np.zeros((1, 2), dtype=int), np.ones(1, dtype=int), pi0, RULE.ceiling)
 
@@ -220,7 +221,7 @@ def test_a_bucket_with_more_hits_than_events_is_refused() -> None:
 
 def test_the_rule_has_the_documented_defaults() -> None:
     assert (RULE.alpha, RULE.threshold, RULE.ceiling, RULE.alert_exposure) == (0.001, 1000.0, 100_000.0, 25.0)
-    assert RULE.level_weights == (0.5, 0.5)
+    assert RULE.weights == (0.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -231,9 +232,9 @@ def test_the_rule_has_the_documented_defaults() -> None:
         ("alpha", float("nan")),
         ("cap", 0.5),
         ("cap", float("inf")),
-        ("level_weights", (0.5, 0.6)),
-        ("level_weights", (1.5, -0.5)),
-        ("level_weights", ()),
+        ("weights", (0.5, 0.6)),
+        ("weights", (1.5, -0.5)),
+        ("weights", ()),
         ("alert_exposure", 0.0),
     ],
 )

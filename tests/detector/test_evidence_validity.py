@@ -17,12 +17,12 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binom
 
-from detector.evidence import GRID, EvidenceRule, evidence, run_bucket, start_weight, step, unspent
+from detector.evidence import GRID, EvidenceRule, evidence, ratios, run_bucket, start_weight, step, unspent
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-RULE = EvidenceRule(alpha=0.1)
+RULE = EvidenceRule(alpha=0.1, weights=(0.5, 0.5))
 SUBJECTS = 4000
 EVENTS = 250
 WRONG_REFUSAL = 1e-4
@@ -192,10 +192,10 @@ class Judge:
         return float(unspent(t))
 
     def step(self, S: Floats, w: Floats, hits: Bools, pi0: Floats) -> Floats:
-        return step(S, w, hits, pi0, RULE.ceiling)
+        return step(S, w, ratios(hits, pi0), RULE.ceiling)
 
     def combine(self, S: Floats, left: Floats) -> Floats:
-        return evidence(S, left, RULE.level_weights)
+        return evidence(S, left, RULE.weights)
 
 
 class HalvedBound(Judge):
@@ -294,7 +294,7 @@ realistic = always(0.12, 0.03)
 finely = always(0.6, 0.5)
 """Small steps: evidence seldom jumps far past 1/α."""
 
-EVEN = EvidenceRule(alpha=0.5)
+EVEN = EvidenceRule(alpha=0.5, weights=(0.5, 0.5))
 """A mistake that adds a constant to E shows where 1/α is small."""
 
 STREAMS: dict[str, Adversary] = {
@@ -371,17 +371,17 @@ def groups_ever_suspected(rng: np.random.Generator, select_by_outcome: bool) -> 
     suspected, everyone = np.zeros(GROUPS, dtype=bool), np.arange(GROUPS)
     for t in range(1, EVENTS + 1):
         who = everyone, rng.integers(0, MEMBERS, GROUPS)
-        eligible = evidence(own[who], unspent(own_t[who]), RULE.level_weights) < HANDED_OVER
+        eligible = evidence(own[who], unspent(own_t[who]), RULE.weights) < HANDED_OVER
         # At the bound, but in every third bucket clients that left the group's account are silent.
         outcome = (rng.random((GROUPS, 1)) < pi0) & ((bucket % 3 != 0) | eligible)[:, None]
         own_t[who] += 1
-        own[who] = step(own[who], start_weight(own_t[who]), outcome, pi0, RULE.ceiling)
+        own[who] = step(own[who], start_weight(own_t[who]), ratios(outcome, pi0), RULE.ceiling)
         if select_by_outcome:
-            eligible = evidence(own[who], unspent(own_t[who]), RULE.level_weights) >= 1.0
+            eligible = evidence(own[who], unspent(own_t[who]), RULE.weights) >= 1.0
         hits += outcome & eligible[:, None]
         trials += eligible
         now = run_bucket(S, start_weight(bucket), hits, trials, pi0, RULE.ceiling)
-        E = evidence(now, unspent(bucket), RULE.level_weights)
+        E = evidence(now, unspent(bucket), RULE.weights)
         suspected |= np.greater_equal(E, RULE.threshold)
         if t % BUCKET == 0:
             S, bucket = now, bucket + 1

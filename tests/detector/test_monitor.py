@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from detector.errors import DetectorError
+from detector.evidence import EvidenceRule
 from detector.findings import Activity, FindingState
 from detector.groups import FLEET, NETWORK
 from detector.monitor import Batch
+from detector.rates import DEFAULT_RATES
+from detector.signals import CHANNELS, FIRST_CHANNEL, SIGNALS, Signal
 from detector.subjects import CLIENT, STATE, SubjectKey
 from tests.detector.world import (
     DIM,
@@ -19,6 +22,7 @@ from tests.detector.world import (
     START,
     Query,
     Watch,
+    baseline,
     batch,
     foreign,
     native,
@@ -46,7 +50,10 @@ def busy_log(n: int = 400) -> list[Query]:
             other = log[int(rng.integers(max(0, len(log) - 40), len(log)))]
             embedding, fingerprint = other.embedding, other.fingerprint
             client = int(other.client[1:]) if rng.random() < 0.6 else client
-        log.append(Query(f"c{client}", embedding, fingerprint, time, attributes))
+            if rng.random() < 0.4:  # and some of them after a small step
+                embedding, fingerprint = home[i], fingerprint ^ (1 << int(rng.integers(60)))
+        margin = float(np.float32(rng.beta(1, 4))) if i % 3 else float("nan")
+        log.append(Query(f"c{client}", embedding, fingerprint, time, attributes, margin))
     return log
 
 
@@ -60,6 +67,9 @@ def test_the_busy_log_is_busy(whole: Watch) -> None:
     assert len(whole.pool) > 3 * 32
     assert sum(int(seen.duplicate.sum()) for seen in whole.seen) > 4
     assert len({row.first_seen for row in whole.stored.values()}) > 5
+    hits = np.concatenate([seen.hits for seen in whole.seen])
+    assert (hits.sum(axis=0) > 4).all()
+    assert (hits.sum(axis=0) < 300).all()
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -106,7 +116,7 @@ def test_a_subject_is_seen_from_its_first_to_its_latest_time() -> None:
 
 def test_an_empty_batch_is_nothing() -> None:
     seen = Watch().observe([])
-    assert seen.hits.shape == (0, 2)
+    assert seen.hits.shape == (0, len(CHANNELS))
     assert seen.changes == ()
 
 
@@ -230,3 +240,126 @@ def test_a_lone_thief_does_not_make_his_groups_suspected(share: float) -> None:
     fleet = watch.monitor.subject(SubjectKey(FLEET, "all"))
     assert fleet is not None
     assert fleet.exposure > 25.0  # what he took is still exposure
+
+
+def state_of(watch: Watch, client: str) -> np.void:
+    row = watch.monitor.subject(SubjectKey(CLIENT, client))
+    assert row is not None
+    return np.frombuffer(row.state, STATE)[0]
+
+
+def test_a_finding_says_what_each_signal_says(whole: Watch) -> None:
+    weights = EvidenceRule().weights
+    of_signal = {
+        signal: sum(
+            weight for weight, channel in zip(weights, CHANNELS, strict=True) if channel.signal is signal
+        )
+        for signal in SIGNALS
+    }
+    for change in whole.changes:
+        finding = change.finding
+        if finding.subject.kind == CLIENT:
+            assert tuple(one.signal for one in finding.signals) == SIGNALS
+            total = sum(of_signal[one.signal] * one.evidence for one in finding.signals)
+            assert total == pytest.approx(finding.evidence, rel=1e-9)
+        else:
+            (only,) = finding.signals
+            assert only.signal is Signal.OUT_OF_DOMAIN
+            assert only.evidence == pytest.approx(finding.evidence, rel=1e-9)
+        assert max(one.exposure for one in finding.signals) == finding.exposure
+    last = {change.finding.subject: change for change in whole.changes}[SubjectKey(CLIENT, "c7")]
+    (asked,) = (seen.hits for seen in whole.seen)
+    upto = int(last.at.event_id[2:]) + 1
+    mine = np.array([query.client == "c7" for query in busy_log()[:upto]])
+    assert [one.hits for one in last.finding.signals] == asked[:upto][mine].sum(axis=0)[
+        list(FIRST_CHANNEL)
+    ].tolist()
+
+
+def test_a_client_who_perturbs_pictures_of_the_domain_is_found_by_that() -> None:
+    seeds, prints = native(150, seed=20), pictures(150, seed=20)
+    near = prints ^ np.uint64(0b10110)
+    log = [
+        query
+        for i in range(150)
+        for query in (
+            Query("thief", seeds[i], int(prints[i]), START + i * 1000),
+            Query("thief", seeds[(i + 1) % 150], int(near[i]), START + i * 1000),
+        )
+    ]
+    watch = Watch(kinds=()).run(log, range(16, 300, 16))
+    assert FindingState.ALERTED in watch.states(CLIENT)
+    most = max(watch.changes[-1].finding.signals, key=lambda one: one.evidence)
+    assert most.signal is Signal.PERTURBATION
+    assert state_of(watch, "thief")["hits"][4] == 150
+
+
+def test_an_answer_without_scores_is_no_event_for_the_boundary() -> None:
+    """Whatever the boundary's null, evidence has the same bits; and with it as without its weight in S."""
+    rates = DEFAULT_RATES.channels
+    strict = replace(DEFAULT_RATES, channels=(*rates[:5], replace(rates[5], bound=0.01, mean=0.005)))
+    log = busy_log(120)
+    silent = [replace(query, margin=float("nan")) for query in log]
+    watches = [Watch(baseline().with_rates(given)).run(silent) for given in (DEFAULT_RATES, strict)]
+    one, other = ([row.state for _, row in sorted(watch.stored.items())] for watch in watches)
+    assert one == other
+    S = state_of(watches[0], "c1")["S"][5]
+    assert (S[0] == S).all(), "only start weights"
+    heard = Watch(baseline().with_rates(strict)).run(log)
+    assert [row.state for _, row in sorted(heard.stored.items())] != other
+
+
+def test_answers_near_the_boundary_hit_and_others_do_not() -> None:
+    margin = np.float32(DEFAULT_RATES.margin)
+    margins = [0.0, float(np.nextafter(margin, np.float32(0))), 0.2, float("nan"), 1.0]
+    log = [
+        replace(query, margin=value)
+        for query, value in zip(queries("a", native(5, seed=21)), margins, strict=True)
+    ]
+    seen = Watch(kinds=()).observe(log)
+    assert seen.hits[:, 5].tolist() == [True, True, False, False, False]
+    assert seen.outcomes.bounds[:, 5].tolist() == [0.3, 0.3, 0.3, 1.0, 0.3]
+    assert seen.outcomes.allowances[3, 3] == 1.0
+
+
+@pytest.mark.parametrize("seen_as", ["a picture", "an embedding", "shots of one scene"])
+def test_a_health_check_that_gets_one_unsure_answer_all_day_is_one_hit(seen_as: str) -> None:
+    """The picture belongs to the domain, so the duplicate rule of foreign queries does not see it."""
+    n = 300
+    shots = seen_as == "shots of one scene"
+    vectors = native(n, seed=24) if shots else native(1, seed=24).repeat(n, axis=0)
+    prints = [0 if seen_as == "an embedding" else (0xF0F0 << 20) ^ (shots and 1 << i % 5) for i in range(n)]
+    log = [
+        Query("probe", vectors[i], prints[i], START + i * 1000, {"ip": "10.1.1.1"}, margin=0.01)
+        for i in range(n)
+    ]
+    watch = Watch().run(log, range(7, n, 7))
+    assert sum(int(seen.hits[:, 5].sum()) for seen in watch.seen) == 1
+    assert watch.changes == []
+
+
+def test_foreign_queries_visit_no_cell_and_first_ones_are_no_evidence_of_coverage() -> None:
+    watch = Watch(kinds=())
+    away = foreign(40, seed=22)
+    seen = watch.observe(queries("a", away[watch.baseline.judge(away).foreign[:, 0]]))
+    assert not state_of(watch, "a")["visited"].any()
+    assert (seen.outcomes.bounds[:, 3] == 1.0).all()
+    home = native(200, seed=22)
+    seen = watch.observe(queries("b", home))
+    verdict = watch.baseline.judge(home)
+    inside = ~verdict.foreign[:, 0]
+    visited = set(verdict.cells[inside].tolist())
+    assert int(np.bitwise_count(state_of(watch, "b")["visited"]).sum()) == len(visited)
+    assert seen.outcomes.bounds[0, 3] == 1.0
+    assert 0 < seen.outcomes.bounds[-1, 3] < 0.5
+    assert seen.outcomes.hits[:, 3].sum() == len(visited)
+
+
+def test_two_clients_with_one_picture_perturb_nothing() -> None:
+    home = native(2, seed=23)
+    log = [Query("a", home[0], 0b1111 << 20), Query("b", home[1], 0b1011 << 20)]
+    assert not Watch(kinds=()).observe(log).hits[:, 4].any()
+    assert Watch(kinds=()).observe([replace(query, client="a") for query in log]).hits[:, 4].tolist() == [
+        False,
+        True,
+    ]

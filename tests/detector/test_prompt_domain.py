@@ -73,6 +73,7 @@ def test_native_queries_hit_at_the_level_and_other_concepts_more_often() -> None
     hits = declared().judge(near(PROMPTS, 4000, seed=5)).foreign.mean(axis=0)
     assert hits[0] == pytest.approx(0.05, abs=0.025)
     assert hits[1] == pytest.approx(0.01, abs=0.01)
+    assert hits[2] == pytest.approx(0.002, abs=0.004)
     assert declared().judge(near(CONCEPTS, 400, seed=5)).foreign[:, 0].mean() > 0.9
 
 
@@ -88,6 +89,8 @@ def test_an_archive_brings_back_the_same_baseline() -> None:
 def test_a_monitor_finds_whoever_asks_for_other_things_in_any_batches() -> None:
     log = queries("thief", near(CONCEPTS, 120, seed=7), seed=7)
     log += queries("honest", near(PROMPTS, 200, seed=8), seed=8)
+    assert not declared().has_coverage
+    assert (Watch(declared()).observe(log).outcomes.bounds[:, 3] == 1.0).all(), "no mass, no coverage"
     whole, cut = Watch(declared()).run(log), Watch(declared()).run(log, cuts=range(0, 320, 37))
     assert whole.record() == cut.record()
     assert {

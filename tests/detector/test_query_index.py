@@ -9,7 +9,8 @@ import pytest
 
 from detector.errors import DetectorError
 from detector.groups import NETWORK
-from detector.query_index import FINGERPRINT_BITS, NO_OWNER, QueryIndex, QueryPool, owner_of
+from detector.perturbation import FINGERPRINT_BITS
+from detector.query_index import NO_OWNER, QueryIndex, QueryPool, owner_of
 from detector.subjects import CLIENT, SubjectKey
 from tests.detector.world import DIM, baseline, foreign, normalised
 

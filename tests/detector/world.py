@@ -60,6 +60,7 @@ class Query:
     fingerprint: int = 0
     time: int = START
     attributes: dict[str, str] = field(default_factory=dict)
+    margin: float = float("nan")
 
 
 def queries(
@@ -86,6 +87,7 @@ def batch(log: Sequence[Query], first: int = 0, kinds: Sequence[str] = DEFAULT_G
         groups=[groups_of(query.attributes, kinds) for query in log],
         embeddings=np.array([query.embedding for query in log], np.float16).reshape(len(log), DIM),
         fingerprints=np.array([query.fingerprint for query in log], np.uint64),
+        margins=np.array([query.margin for query in log], np.float32),
     )
 
 
@@ -178,7 +180,9 @@ class Watch:
                 lambda seen: seen.verdict.scores,
                 lambda seen: seen.verdict.p_values,
                 lambda seen: seen.verdict.cells,
-                lambda seen: seen.hits,
+                lambda seen: seen.outcomes.hits,
+                lambda seen: seen.outcomes.bounds,
+                lambda seen: seen.outcomes.allowances,
                 lambda seen: seen.duplicate,
                 lambda seen: seen.novel,
             )

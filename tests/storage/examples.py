@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from detector.findings import Finding, FindingState, Moment, Severity
+from detector.findings import Finding, FindingState, Moment, Severity, SignalFigures
+from detector.signals import Signal
 from detector.subjects import SubjectKey, SubjectRow
 from storage.records import BaselineDraft, DeadLetterRecord, QueryRecord
 
@@ -16,12 +17,20 @@ def baseline(endpoint: str = "garments", content_hash: str = "aa", archive: byte
     )
 
 
-def subject(value: str, *, kind: str = "client", evidence: float = 0.5, exposure: float = 0.0) -> SubjectRow:
+def subject(
+    value: str,
+    *,
+    kind: str = "client",
+    evidence: float = 0.5,
+    exposure: float = 0.0,
+    linking: float = 0.0,
+) -> SubjectRow:
     return SubjectRow(
         SubjectKey(kind, value),
         queries=3,
         evidence=evidence,
         exposure=exposure,
+        linking=linking,
         stage=0,
         first_seen=10,
         last_seen=20,
@@ -82,6 +91,10 @@ def finding(
         exposure=0.1 + 0.2,
         queries=12,
         baseline="aa",
+        signals=(
+            SignalFigures(Signal.OUT_OF_DOMAIN, 1e5 / 3, 0.1 + 0.2, 7),
+            SignalFigures(Signal.PERTURBATION, 1e-300, 0.0, 0),
+        ),
     )
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.findings import Activity, Finding, FindingChange, FindingState, Moment, Severity
+from detector.findings import Activity, Finding, FindingChange, FindingState, Moment, Severity, SignalFigures
+from detector.signals import Signal
 from detector.subjects import SubjectKey
 from storage import finding_json, findings
 from storage.database import Database
@@ -14,7 +16,10 @@ from storage.errors import StorageError
 from tests.storage.examples import CLIENT, NETWORK, finding
 
 SUSPECTED = finding()
-ALERTED = finding(state=FindingState.ALERTED, severity=Severity.HIGH, alerted_at=Moment(2_000, 40, "q-40"))
+ALERTED = replace(
+    finding(state=FindingState.ALERTED, severity=Severity.HIGH, alerted_at=Moment(2_000, 40, "q-40")),
+    signals=(*SUSPECTED.signals, SignalFigures(Signal.BOUNDARY, 2.5, 30.0, 31)),
+)
 CLOSED = replace(ALERTED, state=FindingState.CLOSED, closed_at=Moment(3_000, 90, "q-90"))
 LIFE = [
     FindingChange(Activity.CREATE, SUSPECTED, SUSPECTED.suspected_at),
@@ -31,6 +36,11 @@ def _moments() -> st.SearchStrategy[Moment]:
     return st.builds(Moment, st.integers(0, 2**62), st.integers(0, 2**62), st.text())
 
 
+def _figures() -> st.SearchStrategy[SignalFigures]:
+    finite = st.floats(allow_nan=False, allow_infinity=False)
+    return st.builds(SignalFigures, evidence=finite, exposure=finite)
+
+
 @given(
     st.builds(
         Finding,
@@ -40,17 +50,27 @@ def _moments() -> st.SearchStrategy[Moment]:
         closed_at=st.none() | _moments(),
         evidence=st.floats(allow_nan=False, allow_infinity=False),
         exposure=st.floats(allow_nan=False, allow_infinity=False),
+        signals=st.lists(_figures(), max_size=4).map(tuple),
     )
 )
 def test_json_keeps_every_finding(example: Finding) -> None:
     text = finding_json.encode(example)
     assert finding_json.decode(text) == example
     assert finding_json.encode(finding_json.decode(text)) == text
+    assert finding_json.decode_signals(finding_json.encode_signals(example.signals)) == example.signals
 
 
 def test_json_refuses_what_json_has_not() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         finding_json.encode(replace(SUSPECTED, evidence=float("inf")))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        finding_json.encode_signals([replace(SUSPECTED.signals[0], exposure=float("nan"))])
+
+
+def test_a_finding_of_before_there_were_signals_is_read_without_any() -> None:
+    fields = json.loads(finding_json.encode(SUSPECTED))
+    del fields["signals"]
+    assert finding_json.decode(json.dumps(fields)) == replace(SUSPECTED, signals=())
 
 
 def test_a_life_from_suspicion_to_close(database: Database) -> None:

@@ -15,7 +15,7 @@ from tests.storage.examples import NETWORK, subject
 
 def test_what_is_saved_is_loaded(database: Database) -> None:
     rows = [
-        subject("key-1", evidence=1e-300),
+        subject("key-1", evidence=1e-300, linking=2 / 3),
         subject("ключ", exposure=0.1 + 0.2),
         subject("a", kind="network"),
     ]
@@ -29,7 +29,9 @@ def test_what_is_saved_is_loaded(database: Database) -> None:
 
 def test_saving_again_replaces(database: Database) -> None:
     first = subject("key-1")
-    later = first._replace(queries=4, evidence=7.0, exposure=2.0, stage=3, last_seen=99, state=b"new")
+    later = first._replace(
+        queries=4, evidence=7.0, exposure=2.0, linking=8.0, stage=3, last_seen=99, state=b"new"
+    )
     with database.transaction() as connection:
         subjects.save(connection, "garments", [first])
         subjects.save(connection, "garments", [later])
@@ -51,17 +53,18 @@ def test_more_keys_than_one_statement_carries(database: Database) -> None:
     [
         (SubjectOrder.EVIDENCE, ["b", "a", "d", "C", "e"]),
         (SubjectOrder.EXPOSURE, ["d", "C", "b", "a", "e"]),
+        (SubjectOrder.LINKING, ["e", "a", "d", "C", "b"]),
         (SubjectOrder.QUERIES, ["C", "d", "b", "a", "e"]),
     ],
 )
 def test_pages_join_to_the_sorted_list(database: Database, order: SubjectOrder, expected: list[str]) -> None:
     """Some pages are filled by the notable alone, some are not; ties are broken the same way everywhere."""
     rows = [
-        subject("a", evidence=50.0, exposure=1.0),
+        subject("a", evidence=50.0, exposure=1.0, linking=3.0),
         subject("b", evidence=50.0, exposure=2.0),
         subject("C", evidence=0.5, exposure=9.0),
-        subject("d", evidence=3.0, exposure=9.0),
-        subject("e", evidence=0.5, exposure=0.0),
+        subject("d", evidence=3.0, exposure=9.0, linking=1.0),
+        subject("e", evidence=0.5, exposure=0.0, linking=7.0),
     ]
     with database.transaction() as connection:
         subjects.save(connection, "garments", rows)
@@ -102,15 +105,21 @@ def test_the_list_of_the_notable_comes_from_an_index(database: Database) -> None
         plans.append(str(cursor.fetchall()))
         cursor.close()
 
-    rows = [subject(f"key-{number}", evidence=2.0 if number % 500 == 0 else 0.1) for number in range(5_000)]
+    rows = [
+        subject(f"key-{number}", evidence=2.0 if number % 500 == 0 else 0.1, linking=float(number % 700 == 0))
+        for number in range(5_000)
+    ]
     with database.transaction() as connection:
         subjects.save(connection, "garments", rows)
         connection.execute(text("ANALYZE"))
         event.listen(connection, "before_cursor_execute", explain)
         assert len(subjects.at_least(connection, "garments", kind="client", evidence=1.5)) == 10
         assert len(subjects.page(connection, "garments", limit=5)) == 5
-    assert len(plans) == 2
-    assert all("ix_subjects_endpoint_evidence" in plan for plan in plans), plans
+        linked = subjects.page(connection, "garments", order=SubjectOrder.LINKING, limit=5)
+        assert [row.linking for row in linked] == [1.0] * 5
+    assert len(plans) == 5  # of each page first the keys, then the states
+    assert all("ix_subjects_endpoint_evidence" in plan for plan in plans[:2]), plans
+    assert "ix_subjects_endpoint_linking" in plans[3]
 
 
 def test_members_add_up(database: Database) -> None:

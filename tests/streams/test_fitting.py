@@ -14,7 +14,7 @@ from detector.errors import DetectorError
 from embeddings.encoder import Encoder
 from streams.embedding import Embedder
 from streams.errors import StreamError
-from streams.events import DeadLetter, QueryEvent
+from streams.events import DeadLetter, QueryEvent, Response
 from streams.fitting import Fitted, fit, read_reference
 from tests.integration.world import NOWHERE, START, WEIGHTS, World, embeddings_only, lines, write_log
 from tests.streams.pictures import Pixels, png
@@ -64,7 +64,10 @@ def test_a_log_of_embeddings(reference: Path) -> None:
     assert fitted.baseline.endpoint == "garments"
     assert fitted.baseline.encoder.weights == WEIGHTS
     assert fitted.baseline.encoder.dim == WORLD.dim
-    assert "defaults" in fitted.baseline.rates.source
+    assert {rate.source for rate in fitted.baseline.rates.channels} == {
+        "cautious default: no trusted history was given"
+    }
+    assert fitted.unasked == ()
     assert told == [("reference", done) for done in (0, 256, 512, 600)]
     assert fit_log(reference).baseline.content_hash == fitted.baseline.content_hash
 
@@ -85,8 +88,12 @@ def test_a_trusted_history_sets_the_rates(reference: Path, tmp_path: Path) -> No
     log.write_bytes(lines(events[:700]) + b"{broken\n" + lines(events[700:]))
     fitted = fit_log(reference, log)
     assert fitted.trusted == 1200
-    assert fitted.baseline.rates.source == "trusted history"
-    assert (fitted.baseline.rates.clients, fitted.baseline.rates.queries) == (20, 1200)
+    rates = fitted.baseline.rates
+    # These queries bring neither pictures nor scores, so two signals cannot judge them.
+    assert [rate.source for rate in rates.channels[:4]] == ["trusted history"] * 4
+    assert all("0 clients that this signal can judge" in rate.source for rate in rates.channels[4:])
+    assert {(rate.clients, rate.queries) for rate in rates.channels[:4]} == {(20, 1200)}
+    assert (fitted.unasked, rates.outliers) == ((), ())
     (skipped,) = fitted.skipped
     assert (skipped.stage, skipped.at.source) == ("parse", log.as_uri())
 
@@ -128,6 +135,33 @@ def test_a_reference_that_cannot_be_used(reference: Path, tmp_path: Path) -> Non
         log.write_bytes(content)
         with pytest.raises(error, match=words):
             fit_log(log)
+
+
+def test_reference_images_that_nobody_asks_about_are_named(tmp_path: Path) -> None:
+    """A pile of something else, mixed into the reference, is a region where no honest client goes."""
+    pile = WORLD.foreign(1, seed=30)[0] + 0.05 * np.random.default_rng(0).standard_normal((120, WORLD.dim))
+    mixed = [
+        QueryEvent(f"pile-{i}", START, "key-0", "garments", NOWHERE, embedding=vector, encoder=WEIGHTS)
+        for i, vector in enumerate((pile / np.linalg.norm(pile, axis=1, keepdims=True)).astype(np.float32))
+    ]
+    reference = write_log(tmp_path / "reference.jsonl", sent(600) + mixed)
+    fitted = fit_log(reference, write_log(tmp_path / "trusted.jsonl", sent(1200, clients=20, seed=5)))
+    found = {int(place.rpartition("@")[2]) for place in fitted.unasked}
+    offsets = np.cumsum([0, *(len(line) for line in reference.read_bytes().splitlines(keepends=True))])
+    theirs = set(offsets[600:720].tolist())
+    assert len(found & theirs) >= 110
+    assert len(found - theirs) <= 5
+
+
+def test_answers_and_pictures_are_judged_by_all_six_channels(reference: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    scored = [
+        replace(event, response=Response("coat", {"coat": high, "shirt": 1 - high}))
+        for event, high in zip(sent(1200, clients=24, seed=5), 0.5 + rng.random(1200) / 2, strict=True)
+    ]
+    rates = fit_log(reference, write_log(tmp_path / "trusted.jsonl", scored)).baseline.rates
+    assert rates.margin == pytest.approx(0.05, abs=0.02)
+    assert (rates.channels[5].source, rates.channels[5].clients) == ("trusted history", 12)
 
 
 def shorter(event: QueryEvent) -> QueryEvent:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from detector.baseline import Baseline
+from detector.rates import DEFAULT_RATES
 from embeddings.decoding import DecodeLimits, decode
 from embeddings.encoder import Encoder
 from streams.embedding import Embedder
@@ -76,7 +77,11 @@ def baseline(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Base
 
 def test_the_baseline_of_a_few_words(baseline: Baseline, encoder: Encoder) -> None:
     assert (baseline.encoder.weights, baseline.domain.kind) == (encoder.identity.weights, "prompts")
-    assert "declared in words" in baseline.rates.source
+    rates = baseline.rates.channels
+    assert all("declared in words" in rate.source for rate in rates[:3])
+    assert rates[0].bound > rates[1].bound >= rates[2].bound
+    assert [rate.bound for rate in rates[3:]] == [rate.bound for rate in DEFAULT_RATES.channels[3:]]
+    assert not baseline.has_coverage
     again = Baseline.from_bytes(baseline.to_bytes(), content_hash=baseline.content_hash)
     assert again.rates == baseline.rates
     garments, others = (again.judge(encoder.embed(pictures)) for pictures in _demo(encoder))

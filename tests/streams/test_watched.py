@@ -14,6 +14,7 @@ from detector.subjects import SubjectKey
 from storage.database import Database
 from storage.errors import StorageError
 from streams.embedding import Embedded
+from streams.events import Response
 from streams.watched import LONGEST_CLIENT, LONGEST_ENDPOINT, WatchedEndpoint, batch_of, load_baseline, store
 from tests.integration.world import World, contents, draft
 
@@ -154,3 +155,21 @@ def test_what_the_detector_is_told() -> None:
     ]
     assert batch.fingerprints.tolist() == [2**64 - 1, 0]
     assert batch.times.tolist() == [event.time] * 2
+    assert np.isnan(batch.margins).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "margin"),
+    [
+        ({"coat": 0.25, "shirt": 0.625, "bag": 0.125}, 0.375),
+        ({"coat": 0.5, "shirt": 0.5}, 0.0),
+        ({"coat": 1.0}, None),
+        ({}, None),
+    ],
+)
+def test_the_margin_is_between_the_two_highest_scores(scores: dict[str, float], margin: float | None) -> None:
+    (item,) = queries(range(1)).values()
+    answered = replace(item, event=replace(item.event, response=Response("coat", scores)))
+    found = batch_of([answered], ()).margins
+    assert found.dtype == np.float32
+    assert np.isnan(found[0]) if margin is None else found[0] == margin
