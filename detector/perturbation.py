@@ -14,10 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FINGERPRINT_BITS", "REMEMBERED", "digests_of", "perturbed"]
+__all__ = ["FINGERPRINT_BITS", "REMEMBERED", "RETAKES", "digests_of", "perturbed"]
 
 FINGERPRINT_BITS = 10
 """Two pictures may be near duplicates while at most this many of their 64 fingerprint bits differ."""
+
+RETAKES = 16
+"""A picture near one of the client's so many latest unlike ones is the same scene again, and no hit.
+
+Frames of a burst, or a picture that did not please, follow one upon the other; a thief who multiplies what he
+has goes through all of it first."""
 
 REMEMBERED = 64
 """A client's latest pictures unlike each other that its state remembers."""
@@ -48,8 +54,8 @@ def perturbed(
     """Take events in the log's order, and remember pictures that are unlike those before.
 
     A query that equals a remembered picture is a repeat and no hit. One that is near remembered pictures is
-    a hit if none of them had been perturbed before; from then on they have been. Any other is remembered, in
-    place of the oldest. So a burst of frames of one scene, or a picture sent again after a crop, is one hit.
+    a hit if none of them is among the latest `RETAKES` or had been perturbed before; from then on they have
+    been. Any other is remembered, in place of the oldest. So a burst of frames of one scene is no hit.
 
     Args:
         rows: table of states; ``prints``, ``marks`` and ``kept`` are changed in place.
@@ -106,8 +112,9 @@ def _take_in_rounds(
         near = (distance <= FINGERPRINT_BITS) & (prints[:m] != 0)
         equal = near & (distance == 0) & ((marks[:m] & ~_USED) == events.short[event, None])
         close, repeat = near.any(axis=1), equal.any(axis=1)
-        used = (near & ((marks[:m] & _USED) != 0)).any(axis=1)
-        hits[event], known[event] = close & ~repeat & ~used & events.pictured[event], close
+        age = (kept[:m, None] - 1 - np.arange(REMEMBERED)) % REMEMBERED
+        spent = (near & (((marks[:m] & _USED) != 0) | (age < RETAKES))).any(axis=1)
+        hits[event], known[event] = close & ~repeat & ~spent & events.pictured[event], close
         marks[:m] |= (near & ~repeat[:, None]).astype(np.uint16)
         new = np.flatnonzero(~close)
         place = kept[new] % REMEMBERED
@@ -142,7 +149,8 @@ def _take_together(rows: npt.NDArray[np.void], events: _Events) -> tuple[_Bools,
                     near[other].append((count, equal))
         elif not any(close.values()):
             pictures = {(slot, k) for k in close}
-            hits[event] = events.pictured[event] and used.isdisjoint(pictures)
+            retake = max(close) >= count - RETAKES
+            hits[event] = events.pictured[event] and not retake and used.isdisjoint(pictures)
             used |= pictures
     _remember(rows, events, np.array(numbers), used)
     return hits, np.array(numbers) < 0

@@ -26,7 +26,7 @@ class Signal(StrEnum):
     - coverage: P(a query enters a cell of the domain that the client had not visited) ≤ c·U, with U the share
       of the reference's mass in cells that it had not visited and c a bound over clients.
     - perturbation: P(a query is near, but not equal, to an earlier one of the client's that nothing was near
-      before) ≤ π₀. A burst of frames of one scene is one hit; a perturbed copy of each of 100 seeds is 100.
+      before, and that is not one of its latest) ≤ π₀. A burst of frames of one scene is no hit.
     - boundary: P(the margin between the two highest scores is below a threshold and no near duplicate of its
       own) ≤ π₀.
     """
